@@ -1,0 +1,188 @@
+//! The machine: from a committed state and an input to the events to commit and the commands to carry out after.
+//!
+//! | input | forward | backward |
+//! | --- | --- | --- |
+//! | call done | step succeeds, what it enabled starts | step succeeds, to be undone; or is undone |
+//! | call refused | step is rejected, the saga fails (retriable: another attempt, then parked) | action: no effect; compensation: parked |
+//! | call to be retried | another attempt, or out of attempts | action: unknown, or rejected if nothing was sent; compensation: another attempt, then parked |
+//! | accepted | waits for callback or poll | action: unknown; compensation: waits |
+//! | out of attempts or time | nothing sent: rejected; else status call, then unknown (pivot that cannot be undone, or retriable: parked) | compensation: parked |
+//! | tick past the saga's deadline | the saga fails, unless the pivot was called | |
+//! | operator | see [`OperatorAction`] | see [`OperatorAction`] |
+//!
+//! **Intent before effect**: a command to call is only ever in a decision whose events, or the committed events before
+//! it, hold the `StepStarted` or `StepRetried` that announces the call. Commands may be carried out only after the
+//! decision's events are durable. Then the log is never behind what may have happened outside.
+
+mod backward;
+mod forward;
+mod invoke;
+mod machine;
+mod operator;
+#[cfg(test)]
+pub(crate) mod tests;
+mod wake;
+
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+
+use serde_json::{Value, value::RawValue};
+
+pub use self::{
+    invoke::{Invoke, Purpose, Target},
+    operator::{OperatorAction, OperatorCommand, Resolution},
+    wake::{wake_at, wake_at_after_fold},
+};
+use crate::{
+    classify::CallReport,
+    definition::Definition,
+    event::{Event, Mode, SagaStarted},
+    ids::{Operation, SagaId},
+    state::{BadStream, Outcome, SagaState, Status, StepStatus},
+    time::Timestamp,
+};
+
+/// What a saga is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time went on, or the saga was loaded: do what is due.
+    Tick,
+    CallFinished {
+        step: String,
+        call: u64,
+        report: CallReport,
+    },
+    Callback(Callback),
+    Operator(OperatorCommand),
+}
+
+/// A participant tells how an operation ended that it had accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Callback {
+    pub step: String,
+    pub operation: Operation,
+    pub outcome: CallbackOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum CallbackOutcome {
+    /// The output stands where an answer's body would.
+    Succeeded {
+        output: Value,
+    },
+    Rejected {
+        code: String,
+        reason: String,
+    },
+}
+
+/// What the shell must do once the events are durable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Invoke(Box<Invoke>),
+    /// Feed [`Input::Tick`] at this time, unless another decision is made before.
+    SetTimer {
+        at: Timestamp,
+    },
+}
+
+/// What follows from an input.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub events: Vec<Announced>,
+    pub commands: Vec<Command>,
+    /// The state once the events are committed and the commands are being carried out.
+    pub next: SagaState,
+}
+
+/// An event to commit, with who caused it.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    pub event: Event,
+    pub actor: Option<Arc<str>>,
+}
+
+/// Why an input cannot be applied. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalInput {
+    #[error("the saga has ended as {0}")]
+    Ended(Status),
+    #[error("step `{0}` is not in the definition")]
+    NoSuchStep(String),
+    #[error("the saga is at revision {actual}, not {expected}")]
+    RevisionMismatch { expected: u64, actual: u64 },
+    #[error("the {operation} of step `{step}` is not under way: the step is {}", .status.as_str())]
+    NotUnderWay { step: String, operation: Operation, status: StepStatus },
+    #[error("{0}")]
+    NotNow(String),
+    #[error("{0}")]
+    MissingOutput(String),
+    #[error(transparent)]
+    Broken(#[from] BadStream),
+}
+
+/// What a start needs beside the definition.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub id: SagaId,
+    pub mode: Mode,
+    /// As received: validated at the edge, stored byte for byte.
+    pub input: Box<RawValue>,
+    pub correlation_id: String,
+    pub traceparent: Option<String>,
+}
+
+/// Begins a saga: its first events, and the calls of the steps that need no other.
+///
+/// # Errors
+///
+/// When the input is not JSON.
+pub fn start(definition: &Definition, start: Start, now: Timestamp) -> Result<Decision, BadStream> {
+    let started = SagaStarted {
+        definition: definition.name.clone(),
+        definition_version: definition.version,
+        definition_hash: definition.hash.clone(),
+        mode: start.mode,
+        input: start.input,
+        correlation_id: start.correlation_id,
+        traceparent: start.traceparent,
+        deadline_at: definition.deadline.map(|deadline| now.plus(deadline)),
+    };
+    let state = SagaState::started(definition, start.id, &started, now)?;
+    let mut machine = machine::Machine::new(definition, state, now);
+    machine.announce_first(started.into());
+    machine.advance();
+    Ok(machine.finish())
+}
+
+/// Decides what follows from `input` in the committed `state`.
+///
+/// Pure: the same arguments give the same decision. An input that changes nothing gives a decision without events.
+///
+/// # Errors
+///
+/// When the input does not fit the state; the state stands as it was.
+pub fn decide(
+    definition: &Definition,
+    state: &SagaState,
+    input: Input,
+    now: Timestamp,
+) -> Result<Decision, IllegalInput> {
+    let mut machine = machine::Machine::new(definition, state.clone(), now);
+    match input {
+        Input::Tick => machine.tick(),
+        Input::CallFinished { step, call, report } => machine.call_finished(&step, call, report),
+        Input::Callback(callback) => machine.callback(callback)?,
+        Input::Operator(command) => machine.operate(command)?,
+    }
+    machine.advance();
+    Ok(machine.finish())
+}
+
+impl CallbackOutcome {
+    const fn as_outcome(&self) -> Outcome {
+        match self {
+            Self::Succeeded { .. } => Outcome::Succeeded,
+            Self::Rejected { .. } => Outcome::Rejected,
+        }
+    }
+}

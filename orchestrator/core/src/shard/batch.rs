@@ -1,0 +1,90 @@
+//! What one group commit writes.
+
+use alloc::{string::String, sync::Arc, vec::Vec};
+
+use crate::{
+    event::Event,
+    ids::{Epoch, Shard},
+    state::SagaRow,
+    time::Timestamp,
+};
+
+/// Transitions of any number of sagas, to be written all or not at all.
+///
+/// At most one transition per saga. Transitions of one shard are in commit order: their events take consecutive
+/// positions in that order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Every shard that a transition lies in, ascending, with the epoch under which it may be written.
+    pub fences: Vec<Fence>,
+    pub transitions: Vec<Transition>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub shard: Shard,
+    pub epoch: Epoch,
+}
+
+/// One durable change of a saga: its events and its new row.
+#[derive(Clone, Debug)]
+pub struct Transition {
+    pub shard: Shard,
+    /// The row as it will be. It exists already unless the first event has version 1.
+    pub row: SagaRow,
+    /// Consecutive versions; the last one is the row's. Never empty.
+    pub events: Vec<NewEvent>,
+    /// Of a keyed start: the key row to insert. Its uniqueness makes one key one saga.
+    pub start_key: Option<StartKey>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub version: u64,
+    pub type_name: Arc<str>,
+    pub occurred_at: Timestamp,
+    pub actor: Option<Arc<str>>,
+    pub event: Event,
+}
+
+/// The client's name for a start: the same key gives the same saga.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartKey {
+    pub definition: Arc<str>,
+    pub key: String,
+    /// SHA-256 of what was asked for; a key that comes again with another fingerprint is a mistake.
+    pub fingerprint: [u8; 32],
+}
+
+impl Transition {
+    /// Whether this transition creates its saga.
+    #[must_use]
+    pub fn creates(&self) -> bool {
+        self.events.first().is_some_and(|event| event.version == 1)
+    }
+}
+
+impl Batch {
+    #[must_use]
+    pub fn event_count(&self) -> usize {
+        self.transitions.iter().map(|transition| transition.events.len()).sum()
+    }
+}
+
+/// What became of a commit that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing was written: another replica owns these shards now.
+    #[error("the shards {0:?} are owned by another replica")]
+    Fenced(Vec<Shard>),
+    /// Nothing was written: a transition's data was refused (its start key exists, a version is taken, ..). Committing
+    /// parts of the batch finds out which.
+    #[error("the database refused the data: {0}")]
+    Refused(String),
+    /// Nothing was written; the same batch may be tried again later (disk full, database not there, serialization).
+    #[error("nothing was written: {0}")]
+    NotApplied(String),
+    /// The batch may or may not have been written: every shard of it must be taken again before anything else.
+    #[error("the fate of the commit is unknown: {0}")]
+    InDoubt(String),
+}

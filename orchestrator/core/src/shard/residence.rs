@@ -1,0 +1,361 @@
+//! The sagas in memory: who decides what next, who is being loaded, who may leave.
+
+use alloc::{
+    borrow::ToOwned,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    format,
+    string::ToString,
+    sync::Arc,
+    vec::Vec,
+};
+
+use super::{
+    batch::{NewEvent, StartKey, Transition},
+    commit::Pending,
+    writer::{Effect, Refusal, StartRequest, Writer},
+};
+use crate::{
+    decide::{self, Command, Decision, Input, Start},
+    definition::Definition,
+    event::{Event, Recorded},
+    ids::{SagaId, Shard},
+    state::{Flight, SagaState},
+    time::{Millis, Timestamp},
+};
+
+/// How long to wait before a failed read of a stream is tried again.
+const LOAD_AGAIN_AFTER: Millis = Millis(1000);
+
+/// A saga in memory.
+#[derive(Debug)]
+pub(super) struct Resident<R> {
+    pub definition: Arc<Definition>,
+    /// As committed, with the calls that are in flight.
+    pub state: SagaState,
+    /// Whether a transition of it is queued or being committed.
+    pub deciding: bool,
+    pub inbox: VecDeque<(Input, Option<R>)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Residence<R> {
+    sagas: BTreeMap<SagaId, Resident<R>>,
+    /// Being loaded, with what waits for them.
+    loading: BTreeMap<SagaId, VecDeque<(Input, Option<R>)>>,
+    /// Of those, the ones not asked for yet.
+    wanted: VecDeque<SagaId>,
+    /// Asked for by the last read and not here yet. What an earlier read brings is outdated.
+    asked: BTreeSet<SagaId>,
+    reads: u64,
+    /// Starts the numbering of each resident's calls apart from every earlier residence's, so that a late report of
+    /// one can never pass for another's.
+    arrivals: u64,
+}
+
+impl<R> Default for Residence<R> {
+    fn default() -> Self {
+        Self {
+            sagas: BTreeMap::new(),
+            loading: BTreeMap::new(),
+            wanted: VecDeque::new(),
+            asked: BTreeSet::new(),
+            reads: 0,
+            arrivals: 0,
+        }
+    }
+}
+
+impl<R> Residence<R> {
+    pub fn len(&self) -> usize {
+        self.sagas.len()
+    }
+
+    pub fn is_resident(&self, saga: SagaId) -> bool {
+        self.sagas.contains_key(&saga)
+    }
+
+    pub fn get_mut(&mut self, saga: SagaId) -> Option<&mut Resident<R>> {
+        self.sagas.get_mut(&saga)
+    }
+
+    /// Whether this read was asked for this saga and is the last one.
+    fn arrives(&mut self, read: u64, saga: SagaId) -> bool {
+        read == self.reads && self.asked.remove(&saga)
+    }
+
+    fn first_call_number(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals << 20
+    }
+
+    /// Removes every saga for which `keep` is false and returns the answers they owed.
+    pub fn retain(&mut self, mut keep: impl FnMut(SagaId) -> bool) -> Vec<R> {
+        let mut owed = Vec::new();
+        self.sagas.retain(|saga, resident| {
+            let stays = keep(*saga);
+            if !stays {
+                owed.extend(resident.inbox.drain(..).filter_map(|(_, reply)| reply));
+            }
+            stays
+        });
+        self.loading.retain(|saga, inbox| {
+            let stays = keep(*saga);
+            if !stays {
+                owed.extend(inbox.drain(..).filter_map(|(_, reply)| reply));
+            }
+            stays
+        });
+        self.wanted.retain(|saga| keep(*saga));
+        self.asked.retain(|saga| keep(*saga));
+        owed
+    }
+}
+
+impl<R> Writer<R> {
+    pub(super) fn begin(
+        &mut self,
+        request: StartRequest,
+        shard: Shard,
+        key: Option<StartKey>,
+        reply: R,
+        now: Timestamp,
+    ) {
+        if let Some(key) = &key
+            && self.commits.holds_key(key)
+        {
+            return self.effects.push_back(Effect::Reply(reply, Err(Refusal::KeyExists)));
+        }
+        let id = SagaId::new(now, request.entropy, shard, self.limits.shards);
+        let start = Start {
+            id,
+            mode: request.mode,
+            input: request.input,
+            correlation_id: request.correlation_id,
+            traceparent: request.traceparent,
+        };
+        match decide::start(&request.definition, start, now) {
+            Ok(mut decision) => {
+                self.renumber(&mut decision);
+                // The state before its first event does not exist; the resident is made so that inputs that come
+                // before the commit wait like any other.
+                let resident = Resident {
+                    definition: request.definition,
+                    state: decision.next.clone(),
+                    deciding: true,
+                    inbox: VecDeque::new(),
+                };
+                self.residence.sagas.insert(id, resident);
+                self.enqueue(id, 0, decision, key, Some(reply));
+            }
+            Err(error) => self.effects.push_back(Effect::Reply(reply, Err(Refusal::Stuck(error.to_string())))),
+        }
+    }
+
+    /// Gives a new saga's first calls numbers of their own.
+    fn renumber(&mut self, decision: &mut Decision) {
+        let base = self.residence.first_call_number();
+        decision.next.calls += base;
+        for step in &mut decision.next.steps {
+            if let Flight::Airborne(call) = &mut step.flight {
+                *call += base;
+            }
+        }
+        for command in &mut decision.commands {
+            if let Command::Invoke(invoke) = command {
+                invoke.call += base;
+            }
+        }
+    }
+
+    /// Hands an input to a saga, or keeps it until the saga is loaded.
+    pub(super) fn deliver(&mut self, saga: SagaId, input: Input, reply: Option<R>, now: Timestamp) {
+        match self.residence.sagas.get_mut(&saga) {
+            Some(resident) => {
+                resident.inbox.push_back((input, reply));
+                self.proceed(saga, now);
+            }
+            None => self.want(saga, Some((input, reply))),
+        }
+    }
+
+    pub(super) fn deliver_tick(&mut self, saga: SagaId, now: Timestamp) {
+        if self.residence.is_resident(saga) {
+            self.deliver(saga, Input::Tick, None, now);
+        } else {
+            self.want(saga, None);
+        }
+    }
+
+    /// Queues a saga for loading; one that somebody waits for goes first.
+    fn want(&mut self, saga: SagaId, what: Option<(Input, Option<R>)>) {
+        let urgent = what.is_some();
+        let known = self.residence.loading.contains_key(&saga);
+        self.residence.loading.entry(saga).or_default().extend(what);
+        match (known, urgent) {
+            (true, _) => {}
+            (false, true) => self.residence.wanted.push_front(saga),
+            (false, false) => self.residence.wanted.push_back(saga),
+        }
+    }
+
+    /// Asks for the next streams, one read at a time, as far as there is room; who is waited for needs none.
+    pub(super) fn load_wanted(&mut self) {
+        if !self.residence.asked.is_empty() {
+            return;
+        }
+        let room = self.limits.resident_max.saturating_sub(self.residence.len());
+        let mut batch = Vec::new();
+        while batch.len() < self.limits.load_max
+            && let Some(saga) = self.residence.wanted.front()
+            && (batch.len() < room || self.residence.loading.get(saga).is_some_and(|inbox| !inbox.is_empty()))
+        {
+            batch.extend(self.residence.wanted.pop_front());
+        }
+        if !batch.is_empty() {
+            self.residence.asked.extend(batch.iter().copied());
+            self.residence.reads += 1;
+            self.effects.push_back(Effect::Load { read: self.residence.reads, sagas: batch });
+        }
+    }
+
+    pub(super) fn put_off(&mut self, read: u64, saga: SagaId, now: Timestamp) {
+        if !self.residence.arrives(read, saga) {
+            return;
+        }
+        self.refuse_inbox(saga, &Refusal::Overloaded);
+        self.timers.set(saga, Some(now.plus(LOAD_AGAIN_AFTER)));
+    }
+
+    pub(super) fn leave(&mut self, read: u64, saga: SagaId, refusal: &Refusal) {
+        if !self.residence.arrives(read, saga) {
+            return;
+        }
+        self.refuse_inbox(saga, refusal);
+        if let Refusal::Stuck(reason) = refusal {
+            self.effects.push_back(Effect::Stuck { saga, reason: reason.clone() });
+        }
+    }
+
+    fn refuse_inbox(&mut self, saga: SagaId, refusal: &Refusal) {
+        let inbox = self.residence.loading.remove(&saga).unwrap_or_default();
+        for reply in inbox.into_iter().filter_map(|(_, reply)| reply) {
+            self.effects.push_back(Effect::Reply(reply, Err(refusal.clone())));
+        }
+    }
+
+    pub(super) fn settle_in(&mut self, read: u64, saga: SagaId, stream: &[Recorded], now: Timestamp) {
+        match self.fold(saga, stream) {
+            Ok((definition, mut state)) if self.residence.arrives(read, saga) => {
+                let mut inbox = self.residence.loading.remove(&saga).unwrap_or_default();
+                state.calls = self.residence.first_call_number();
+                inbox.push_front((Input::Tick, None));
+                self.residence.sagas.insert(saga, Resident { definition, state, deciding: false, inbox });
+                self.proceed(saga, now);
+            }
+            Ok(_) => {}
+            Err(refusal) => self.leave(read, saga, &refusal),
+        }
+    }
+
+    fn fold(&self, saga: SagaId, stream: &[Recorded]) -> Result<(Arc<Definition>, SagaState), Refusal> {
+        let stuck = |reason: alloc::string::String| Refusal::Stuck(reason);
+        let epoch = self.owns(saga.shard(self.limits.shards)).ok_or(Refusal::NotOwner)?;
+        let first = stream.first().ok_or(Refusal::NoSuchSaga)?;
+        let Event::SagaStarted(started) = &first.event else {
+            return Err(stuck("its stream does not begin with SagaStarted".to_owned()));
+        };
+        let pinned = (started.definition.clone(), started.definition_version);
+        let definition = self
+            .definitions
+            .get(&pinned)
+            .ok_or_else(|| stuck(format!("definition {} version {} is not registered", pinned.0, pinned.1)))?;
+        let state = SagaState::fold(definition, stream, Some(epoch)).map_err(|error| stuck(error.to_string()))?;
+        Ok((Arc::clone(definition), state))
+    }
+
+    /// Lets a saga decide what waits in its inbox, up to the first decision that must be committed.
+    pub(super) fn proceed(&mut self, saga: SagaId, now: Timestamp) {
+        loop {
+            let Some(resident) = self.residence.sagas.get_mut(&saga) else { return };
+            if resident.deciding {
+                return;
+            }
+            let Some((input, reply)) = resident.inbox.pop_front() else { break };
+            match decide::decide(&resident.definition, &resident.state, input, now) {
+                Err(illegal) => {
+                    self.effects.extend(reply.map(|reply| Effect::Reply(reply, Err(Refusal::Illegal(illegal)))));
+                }
+                Ok(decision) if decision.events.is_empty() => {
+                    resident.state = decision.next;
+                    let row = reply.is_some().then(|| resident.state.row(&resident.definition));
+                    self.carry_out(decision.commands);
+                    self.effects.extend(reply.zip(row).map(|(reply, row)| Effect::Reply(reply, Ok(row))));
+                }
+                Ok(decision) => {
+                    let version = resident.state.version;
+                    resident.deciding = true;
+                    return self.enqueue(saga, version, decision, None, reply);
+                }
+            }
+        }
+        self.rest(saga, now);
+    }
+
+    /// Carries out commands whose announcement is durable.
+    pub(super) fn carry_out(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Invoke(invoke) => self.effects.push_back(Effect::Invoke(invoke)),
+                // The timer follows from the state, see `rest`.
+                Command::SetTimer { .. } => {}
+            }
+        }
+    }
+
+    /// A saga with nothing to decide: sets its timer, and lets it go if it has ended or sleeps for long.
+    fn rest(&mut self, saga: SagaId, now: Timestamp) {
+        let Some(resident) = self.residence.sagas.get(&saga) else { return };
+        if resident.state.status.is_ended() {
+            self.timers.set(saga, None);
+            self.residence.sagas.remove(&saga);
+            return;
+        }
+        let wake_at = decide::wake_at(&resident.definition, &resident.state);
+        self.timers.set(saga, wake_at);
+        let in_flight = resident.state.steps.iter().any(|step| matches!(step.flight, Flight::Airborne(_)));
+        let sleeps = wake_at.is_none_or(|at| at > now.plus(self.limits.idle_max));
+        if !in_flight && sleeps {
+            self.residence.sagas.remove(&saga);
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        saga: SagaId,
+        version: u64,
+        decision: Decision,
+        start_key: Option<StartKey>,
+        reply: Option<R>,
+    ) {
+        let resident = &self.residence.sagas[&saga];
+        let definition = Arc::clone(&resident.definition);
+        let occurred_at = decision.next.updated_at;
+        let events = (version + 1..)
+            .zip(decision.events)
+            .map(|(version, announced)| NewEvent {
+                version,
+                type_name: Arc::from(announced.event.type_name(&definition)),
+                occurred_at,
+                actor: announced.actor,
+                event: announced.event,
+            })
+            .collect();
+        let transition = Transition {
+            shard: saga.shard(self.limits.shards),
+            row: decision.next.row(&definition),
+            events,
+            start_key,
+        };
+        self.commits.push(Pending { transition, next: decision.next, commands: decision.commands, reply });
+    }
+}

@@ -1,0 +1,245 @@
+//! The writer against a store that fails in every way a store can, with crashes, usurpers and an unreliable network.
+
+mod replica;
+mod store;
+
+use alloc::{collections::BTreeMap, vec, vec::Vec};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use self::{replica::Replica, store::Store};
+use crate::{
+    decide::tests::world::{Fate, Mark},
+    ids::Shard,
+    shard::writer::{Effect, Refusal},
+    state::Status,
+    time::Millis,
+};
+
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    Start {
+        key: Option<u8>,
+    },
+    CommitEnds(CommitFate),
+    CallEnds {
+        which: u8,
+        fate: Fate,
+    },
+    LoadEnds {
+        failed: bool,
+    },
+    TimePasses,
+    /// Another replica takes a shard; this one finds out by its fence.
+    Usurped {
+        shard: u8,
+    },
+    /// This replica takes back what nobody holds on to.
+    Retake,
+    LeaseRanOut,
+    Compensate {
+        which: u8,
+    },
+    Crash,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CommitFate {
+    Applied,
+    NotApplied,
+    AppliedInDoubt,
+    NotAppliedInDoubt,
+    /// Reported as applied although its epoch is over by now.
+    AppliedAsOfOld,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let commit = prop_oneof![
+        12 => Just(CommitFate::Applied),
+        1 => Just(CommitFate::NotApplied),
+        1 => Just(CommitFate::AppliedInDoubt),
+        1 => Just(CommitFate::NotAppliedInDoubt),
+    ];
+    let fate = prop_oneof![
+        8 => Just(Fate::Fine),
+        1 => Just(Fate::ReplyLost),
+        1 => Just(Fate::Refuse),
+        1 => Just(Fate::Busy),
+        1 => Just(Fate::Late),
+        1 => Just(Fate::Accepted),
+    ];
+    prop_oneof![
+        4 => proptest::option::of(0_u8..4).prop_map(|key| Happening::Start { key }),
+        12 => commit.prop_map(Happening::CommitEnds),
+        12 => (any::<u8>(), fate).prop_map(|(which, fate)| Happening::CallEnds { which, fate }),
+        3 => any::<bool>().prop_map(|failed| Happening::LoadEnds { failed }),
+        3 => Just(Happening::TimePasses),
+        1 => any::<u8>().prop_map(|shard| Happening::Usurped { shard }),
+        2 => Just(Happening::Retake),
+        1 => Just(Happening::LeaseRanOut),
+        1 => any::<u8>().prop_map(|which| Happening::Compensate { which }),
+        1 => Just(Happening::Crash),
+    ]
+}
+
+fn check(replica: &mut Replica) {
+    replica.store.check_log();
+    let mut keys: BTreeMap<u8, _> = BTreeMap::new();
+    for (saga, key) in replica.acknowledged.clone() {
+        let row = replica.store.rows.get(&saga).expect("invariant 10: an acknowledged start exists");
+        assert!(row.status.is_ended() || row.status == Status::Parked, "invariant 2: {row:?}");
+        if let Some(key) = key {
+            assert_eq!(*keys.entry(key).or_insert(saga), saga, "invariant 10: one key, one saga");
+        }
+    }
+    let statuses: Vec<_> = replica.store.rows.values().map(|row| (row.id, row.status)).collect();
+    for (saga, status) in statuses {
+        let world = replica.worlds.entry(saga).or_default();
+        world.deliver_late();
+        for step in ["a", "b", "c"] {
+            let (effects, undone) = (world.count(step, Mark::Effect), world.count(step, Mark::Undo));
+            match status {
+                Status::Completed => assert_eq!((effects, undone), (1, 0), "invariant 3: {saga} {step}"),
+                Status::Parked => assert!(undone <= effects && effects <= 1, "{saga} {step}"),
+                _ => assert_eq!(effects, undone, "invariant 4: {saga} {step} is {status}"),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_or_done_twice_whatever_the_store_does(
+        happenings in proptest::collection::vec(happening(), 0..150),
+    ) {
+        let mut replica = Replica::new();
+        for happening in &happenings {
+            replica.happen(happening);
+        }
+        replica.heal();
+        check(&mut replica);
+    }
+}
+
+#[test]
+fn transitions_of_many_sagas_go_in_one_commit() {
+    let mut replica = Replica::new();
+    for _ in 0..20 {
+        replica.happen(&Happening::Start { key: None });
+    }
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    assert_eq!(replica.commit_sizes(), [1, 19], "the first alone, what came meanwhile together");
+}
+
+#[test]
+fn a_chain_of_n_steps_costs_n_plus_one_commits() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.heal();
+    assert_eq!(replica.commit_sizes(), vec![1; 4]);
+}
+
+#[test]
+fn an_offender_fails_alone_and_the_others_of_its_batch_are_written() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: Some(1) });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    for key in [None, Some(1), None, None] {
+        replica.happen(&Happening::Start { key });
+    }
+    replica.heal();
+    assert_eq!(replica.refusals, [Refusal::KeyExists]);
+    assert_eq!(replica.acknowledged.len(), 4);
+    check(&mut replica);
+}
+
+#[test]
+fn no_start_is_taken_beyond_what_fits() {
+    let mut replica = Replica::with_room_for(3);
+    for _ in 0..5 {
+        replica.happen(&Happening::Start { key: None });
+    }
+    assert_eq!(replica.refusals, [Refusal::Overloaded, Refusal::Overloaded]);
+    replica.heal();
+    assert_eq!(replica.acknowledged.len(), 3);
+}
+
+#[test]
+fn a_saga_that_waits_for_long_leaves_the_memory_and_comes_back() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    replica.happen(&Happening::CallEnds { which: 0, fate: Fate::Accepted });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    let load = replica.writer.load();
+    assert_eq!((load.unfinished, load.resident, load.timers), (1, 0, 1));
+    replica.heal();
+    check(&mut replica);
+}
+
+#[test]
+fn a_replica_without_the_shard_takes_nothing() {
+    let mut replica = Replica::new();
+    replica.writer.lose(&[Shard(0), Shard(1), Shard(2)]);
+    replica.happen(&Happening::Start { key: None });
+    assert_eq!(replica.refusals, [Refusal::NotOwner]);
+}
+
+/// A saga that is out of memory and due: the next load is of it.
+fn sleeping() -> Replica {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    replica.happen(&Happening::CallEnds { which: 0, fate: Fate::Accepted });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    replica.happen(&Happening::TimePasses);
+    replica
+}
+
+#[test]
+fn what_a_read_from_before_the_shard_was_lost_brings_is_ignored() {
+    let mut replica = sleeping();
+    let outdated = replica.take_load();
+    replica.happen(&Happening::LeaseRanOut);
+    replica.happen(&Happening::Retake);
+    replica.happen(&Happening::TimePasses);
+    replica.end_this_load(outdated);
+    assert_eq!(replica.writer.load().resident, 0, "the stream may have grown since");
+    replica.heal();
+    check(&mut replica);
+}
+
+#[test]
+fn a_commit_that_ends_after_its_shard_was_taken_again_changes_nothing_in_memory() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::LeaseRanOut);
+    replica.happen(&Happening::Retake);
+    let before = replica.writer.load();
+    replica.happen(&Happening::CommitEnds(CommitFate::AppliedAsOfOld));
+    assert_eq!(replica.writer.load(), before);
+    assert!(replica.calls_made().is_empty(), "the shard's new epoch has not decided anything");
+}
+
+#[test]
+fn a_saga_that_cannot_be_read_is_left_and_keeps_no_other_back() {
+    let mut replica = sleeping();
+    let (read, sagas) = replica.take_load();
+    replica.writer.unreadable(read, sagas[0], "an event of a newer version");
+    assert!(matches!(replica.writer.next_effect(), Some(Effect::Stuck { .. })));
+    replica.happen(&Happening::Start { key: None });
+    replica.heal();
+    assert_eq!(replica.acknowledged.len(), 2);
+    assert_eq!(replica.writer.load().unfinished, 1, "the one that was left");
+}
+
+/// A chain of three; what a poll waits for is longer than the memory keeps it.
+pub(super) fn document() -> serde_json::Value {
+    use crate::decide::tests::{saga, step};
+    saga(vec![step("a", json!({})), step("b", json!({})), step("c", json!({}))])
+}
+
+pub(super) const IDLE_MAX: Millis = Millis(20);

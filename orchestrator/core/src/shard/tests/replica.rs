@@ -1,0 +1,263 @@
+//! A shell around the writer that does nothing by itself: every effect waits until the history says how it ends.
+
+use alloc::{boxed::Box, collections::BTreeMap, string::ToString, sync::Arc, vec::Vec};
+
+use serde_json::value::RawValue;
+
+use super::{CommitFate, Happening, IDLE_MAX, Store, document, store::SHARDS};
+use crate::{
+    classify::{CallReport, CallResult},
+    decide::{
+        Input, Invoke, OperatorAction, OperatorCommand,
+        tests::{
+            T0, definition,
+            world::{Fate, World},
+        },
+    },
+    event::Mode,
+    ids::{SagaId, Shard},
+    shard::{
+        batch::{Batch, CommitError},
+        writer::{Effect, Limits, Refusal, StartRequest, Writer},
+    },
+    time::{Millis, Timestamp},
+};
+
+pub(super) struct Replica {
+    pub writer: Writer<u32>,
+    pub store: Store,
+    pub worlds: BTreeMap<SagaId, World>,
+    /// Sagas whose start was acknowledged, with their key.
+    pub acknowledged: Vec<(SagaId, Option<u8>)>,
+    pub refusals: Vec<Refusal>,
+    now: Timestamp,
+    limits: Limits,
+    commit: Option<Arc<Batch>>,
+    commits: Vec<usize>,
+    calls: Vec<Invoke>,
+    loads: Vec<(u64, Vec<SagaId>)>,
+    /// Requests that wait for an answer; the key of those that are starts.
+    asked: BTreeMap<u32, Option<Option<u8>>>,
+    requests: u32,
+}
+
+impl Replica {
+    pub fn new() -> Self {
+        Self::with_room_for(1000)
+    }
+
+    pub fn with_room_for(resident_max: usize) -> Self {
+        let limits =
+            Limits { shards: SHARDS, resident_max, batch_max: 50, queue_max: 1000, load_max: 5, idle_max: IDLE_MAX };
+        let mut replica = Self {
+            writer: Writer::new(limits),
+            store: Store::new(definition(&document())),
+            worlds: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            refusals: Vec::new(),
+            now: T0,
+            limits,
+            commit: None,
+            commits: Vec::new(),
+            calls: Vec::new(),
+            loads: Vec::new(),
+            asked: BTreeMap::new(),
+            requests: 0,
+        };
+        replica.boot();
+        replica
+    }
+
+    pub fn commit_sizes(&self) -> &[usize] {
+        &self.commits
+    }
+
+    fn boot(&mut self) {
+        self.writer = Writer::new(self.limits);
+        self.writer.define(Arc::clone(&self.store.definition));
+        self.retake();
+    }
+
+    fn retake(&mut self) {
+        for shard in (0..SHARDS).map(Shard) {
+            if self.writer.owns(shard).is_none() {
+                let epoch = self.store.take(shard);
+                self.writer.own(shard, epoch, self.store.unfinished(shard));
+            }
+        }
+    }
+
+    pub fn happen(&mut self, happening: &Happening) {
+        self.now = self.now.plus(Millis(1));
+        match happening {
+            Happening::Start { key } => self.start(*key),
+            Happening::CommitEnds(fate) => self.end_commit(*fate),
+            Happening::CallEnds { which, fate } => self.end_call(*which, *fate),
+            Happening::LoadEnds { failed } => self.end_load(*failed),
+            Happening::TimePasses => {
+                self.now = self.writer.next_wake().unwrap_or(self.now).max(self.now);
+                self.writer.tick(self.now);
+            }
+            Happening::Usurped { shard } => {
+                self.store.take(Shard(u16::from(*shard) % SHARDS));
+            }
+            Happening::Retake => self.retake(),
+            Happening::LeaseRanOut => self.writer.lose(&[Shard(0), Shard(1), Shard(2)]),
+            Happening::Compensate { which } => self.compensate(*which),
+            Happening::Crash => self.crash(),
+        }
+        self.carry_out();
+    }
+
+    fn start(&mut self, key: Option<u8>) {
+        self.requests += 1;
+        let request = StartRequest {
+            definition: Arc::clone(&self.store.definition),
+            mode: Mode::Orchestrated,
+            input: RawValue::from_string("{}".to_string()).unwrap(),
+            key: key.map(|key| (key.to_string(), [0; 32])),
+            correlation_id: self.requests.to_string(),
+            traceparent: None,
+            entropy: core::array::from_fn(|index| (self.requests >> (index % 4 * 8)) as u8),
+        };
+        self.asked.insert(self.requests, Some(key));
+        self.writer.start(request, self.requests, self.now);
+    }
+
+    fn compensate(&mut self, which: u8) {
+        let Some(saga) = self.store.rows.keys().nth(usize::from(which) % self.store.rows.len().max(1)).copied() else {
+            return;
+        };
+        self.requests += 1;
+        self.asked.insert(self.requests, None);
+        let command = OperatorCommand {
+            actor: "ada".to_string(),
+            reason: "because".to_string(),
+            request_id: None,
+            expected_revision: None,
+            action: OperatorAction::Compensate,
+        };
+        self.writer.input(saga, Input::Operator(command), self.requests, self.now);
+    }
+
+    fn end_commit(&mut self, fate: CommitFate) {
+        let Some(batch) = self.commit.take() else { return };
+        let result = match fate {
+            CommitFate::Applied => self.store.commit(&batch),
+            CommitFate::NotApplied => Err(CommitError::NotApplied("disk full".to_string())),
+            CommitFate::AppliedInDoubt => {
+                let _ = self.store.commit(&batch);
+                Err(CommitError::InDoubt("connection reset".to_string()))
+            }
+            CommitFate::AppliedAsOfOld => Ok(()),
+            CommitFate::NotAppliedInDoubt => Err(CommitError::InDoubt("connection reset".to_string())),
+        };
+        self.writer.committed(result, self.now);
+    }
+
+    fn end_call(&mut self, which: u8, fate: Fate) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let call = self.calls.remove(usize::from(which) % self.calls.len());
+        let result = self.worlds.entry(call.saga).or_default().deliver(&call, fate, self.now);
+        self.report(&call, result);
+    }
+
+    fn report(&mut self, call: &Invoke, result: CallResult) {
+        let report = CallReport { started_at: self.now, duration: Millis(1), result };
+        self.writer.call_finished(call.saga, call.step.to_string(), call.call, report, self.now);
+    }
+
+    fn end_load(&mut self, failed: bool) {
+        let Some((read, sagas)) = self.loads.pop() else { return };
+        if failed {
+            for saga in sagas {
+                self.writer.not_loaded(read, saga, self.now);
+            }
+            return;
+        }
+        self.end_this_load((read, sagas));
+    }
+
+    pub fn take_load(&mut self) -> (u64, Vec<SagaId>) {
+        self.loads.pop().expect("a load was asked for")
+    }
+
+    pub fn calls_made(&self) -> &[Invoke] {
+        &self.calls
+    }
+
+    pub fn end_this_load(&mut self, (read, sagas): (u64, Vec<SagaId>)) {
+        for saga in sagas {
+            self.writer.loaded(read, saga, &self.store.stream(saga), self.now);
+        }
+    }
+
+    /// Requests on their way stay on their way; answers to them go nowhere.
+    fn crash(&mut self) {
+        if let Some(batch) = self.commit.take() {
+            let _ = self.store.commit(&batch);
+        }
+        for call in core::mem::take(&mut self.calls) {
+            self.worlds.entry(call.saga).or_default().deliver(&call, Fate::Late, self.now);
+        }
+        self.loads.clear();
+        self.asked.clear();
+        self.boot();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.writer.next_effect() {
+            match effect {
+                Effect::Commit(batch) => {
+                    assert!(self.commit.is_none(), "one commit at a time");
+                    self.commits.push(batch.transitions.len());
+                    self.commit = Some(batch);
+                }
+                Effect::Invoke(invoke) => self.invoke(invoke),
+                Effect::Load { read, sagas } => self.loads.push((read, sagas)),
+                Effect::Reply(request, answer) => {
+                    let key = self.asked.remove(&request).expect("one answer per request");
+                    match (answer, key) {
+                        (Ok(row), Some(key)) => self.acknowledged.push((row.id, key)),
+                        (Ok(_), None) => {}
+                        (Err(refusal), _) => self.refusals.push(refusal),
+                    }
+                }
+                Effect::Committed { .. } | Effect::Forgotten(_) => {}
+                Effect::Stuck { saga, reason } => panic!("{saga}: {reason}"),
+            }
+        }
+    }
+
+    fn invoke(&mut self, invoke: Box<Invoke>) {
+        let announced = self
+            .store
+            .stream(invoke.saga)
+            .iter()
+            .any(|recorded| recorded.event.intent().is_some_and(|step| step == &*invoke.step));
+        assert!(announced, "intent before effect: {invoke:?}");
+        self.calls.push(*invoke);
+    }
+
+    /// No more faults: usurpers are gone, their shards come back, and everything goes well until every saga has ended.
+    pub fn heal(&mut self) {
+        let lost = |shard: &Shard| self.writer.owns(*shard).is_some_and(|epoch| epoch != self.store.shards[shard].0);
+        let lost: Vec<Shard> = (0..SHARDS).map(Shard).filter(lost).collect();
+        self.writer.lose(&lost);
+        for _ in 0..20_000 {
+            let busy = self.commit.is_some() || !self.calls.is_empty() || !self.loads.is_empty();
+            let owned = self.writer.load().shards == usize::from(SHARDS);
+            self.happen(&match (busy, owned) {
+                (_, false) => Happening::Retake,
+                (false, true) if self.writer.next_wake().is_none() => return,
+                (false, true) => Happening::TimePasses,
+                (true, true) if self.commit.is_some() => Happening::CommitEnds(CommitFate::Applied),
+                (true, true) if !self.loads.is_empty() => Happening::LoadEnds { failed: false },
+                (true, true) => Happening::CallEnds { which: 0, fate: Fate::Fine },
+            });
+        }
+        panic!("invariant 2: still busy long after the faults stopped: {:#?}", self.writer.load());
+    }
+}

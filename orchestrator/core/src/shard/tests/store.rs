@@ -1,0 +1,112 @@
+//! A store in memory with the semantics that the real ones promise.
+
+use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+
+use crate::{
+    definition::Definition,
+    event::{Event, Recorded},
+    ids::{Epoch, SagaId, Shard},
+    shard::batch::{Batch, CommitError},
+    state::{SagaRow, SagaState},
+    time::Timestamp,
+};
+
+pub(super) const SHARDS: u16 = 3;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    pub definition: Arc<Definition>,
+    pub shards: BTreeMap<Shard, (Epoch, i64)>,
+    pub rows: BTreeMap<SagaId, SagaRow>,
+    pub events: Vec<Recorded>,
+    keys: BTreeMap<(Arc<str>, String), SagaId>,
+}
+
+impl Store {
+    pub fn new(definition: Arc<Definition>) -> Self {
+        let shards = (0..SHARDS).map(|shard| (Shard(shard), (Epoch(0), 0))).collect();
+        Self { definition, shards, rows: BTreeMap::new(), events: Vec::new(), keys: BTreeMap::new() }
+    }
+
+    pub fn take(&mut self, shard: Shard) -> Epoch {
+        let (epoch, _) = self.shards.get_mut(&shard).unwrap();
+        epoch.0 += 1;
+        *epoch
+    }
+
+    pub fn unfinished(&self, shard: Shard) -> Vec<(SagaId, Option<Timestamp>)> {
+        self.rows
+            .values()
+            .filter(|row| row.id.shard(SHARDS) == shard && !row.status.is_ended())
+            .map(|row| (row.id, row.wake_at))
+            .collect()
+    }
+
+    pub fn stream(&self, saga: SagaId) -> Vec<Recorded> {
+        self.events.iter().filter(|event| event.stream == saga).cloned().collect()
+    }
+
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let lost: Vec<Shard> = batch
+            .fences
+            .iter()
+            .filter(|fence| self.shards[&fence.shard].0 != fence.epoch)
+            .map(|fence| fence.shard)
+            .collect();
+        if !lost.is_empty() {
+            return Err(CommitError::Fenced(lost));
+        }
+        for transition in &batch.transitions {
+            let before = self.rows.get(&transition.row.id).map_or(0, |row| row.version);
+            assert_eq!(transition.events[0].version, before + 1, "decided on uncommitted or outdated state");
+            let taken = |key: &crate::shard::batch::StartKey| {
+                self.keys.contains_key(&(Arc::clone(&key.definition), key.key.clone()))
+            };
+            if transition.start_key.as_ref().is_some_and(taken) {
+                return Err(CommitError::Refused(String::from("the key exists")));
+            }
+        }
+        for transition in &batch.transitions {
+            self.write(transition, batch);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, transition: &crate::shard::batch::Transition, batch: &Batch) {
+        let (_, head) = self.shards.get_mut(&transition.shard).unwrap();
+        let fence = batch.fences.iter().find(|fence| fence.shard == transition.shard).unwrap();
+        for event in &transition.events {
+            *head += 1;
+            self.events.push(Recorded {
+                stream: transition.row.id,
+                version: event.version,
+                shard: transition.shard,
+                position: *head,
+                epoch: fence.epoch,
+                occurred_at: event.occurred_at,
+                type_name: Arc::clone(&event.type_name),
+                actor: event.actor.as_deref().map(String::from),
+                event: Event::parse(event.event.kind(), &event.event.data()).unwrap(),
+            });
+        }
+        self.rows.insert(transition.row.id, transition.row.clone());
+        if let Some(key) = &transition.start_key {
+            self.keys.insert((Arc::clone(&key.definition), key.key.clone()), transition.row.id);
+        }
+    }
+
+    /// Invariants 7, 8 and 9.
+    pub fn check_log(&self) {
+        for shard in self.shards.keys() {
+            let log: Vec<&Recorded> = self.events.iter().filter(|event| event.shard == *shard).collect();
+            for (index, event) in log.iter().enumerate() {
+                assert_eq!(event.position, index as i64 + 1, "invariant 7: gapless positions");
+            }
+            assert!(log.is_sorted_by_key(|event| event.epoch), "invariant 9");
+        }
+        for row in self.rows.values() {
+            let state = SagaState::fold(&self.definition, &self.stream(row.id), None).expect("invariant 7");
+            assert_eq!(state.row(&self.definition), *row, "invariant 8");
+        }
+    }
+}

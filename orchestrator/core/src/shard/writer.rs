@@ -1,0 +1,322 @@
+//! The single writer of the shards that a replica owns, as a state machine without IO.
+//!
+//! The shell feeds it what happened (a request, a finished call, a finished commit, time) and carries out the
+//! [`Effect`]s it asks for. What holds at every moment:
+//!
+//! - At most one commit is under way. Transitions decided meanwhile wait in a queue and go in the next one together.
+//! - A saga has at most one transition queued or under way; it is decided on committed state only.
+//! - A call is asked for only after the commit that announced it.
+//! - A shard that is lost, or whose last commit is in doubt, is forgotten at once, with every saga in it: nobody is
+//!   answered from memory that may be wrong, and nothing is called for it until it is owned again.
+//!
+//! A crash leaves what was committed; taking the shard again and loading its unfinished sagas carries on from there.
+
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, VecDeque},
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
+
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{
+    batch::{Batch, StartKey},
+    commit::Commits,
+    residence::Residence,
+    timers::Timers,
+};
+use crate::{
+    classify::CallReport,
+    decide::{IllegalInput, Input, Invoke},
+    definition::Definition,
+    event::{Mode, Recorded},
+    ids::{Epoch, SagaId, Shard},
+    state::SagaRow,
+    time::{Millis, Timestamp},
+};
+
+/// Bounds of one replica.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Shards of the database.
+    pub shards: u16,
+    /// Unfinished sagas in memory beyond which no start is accepted and no waiting saga is loaded.
+    pub resident_max: usize,
+    /// Transitions in one commit.
+    pub batch_max: usize,
+    /// Transitions waiting for a commit beyond which no start is accepted.
+    pub queue_max: usize,
+    /// Sagas loaded by one read.
+    pub load_max: usize,
+    /// A saga that has nothing to do for longer than this leaves the memory.
+    pub idle_max: Millis,
+}
+
+/// What the shell must do.
+#[derive(Debug)]
+pub enum Effect<R> {
+    /// Write this; answer with [`Writer::committed`]. Never asked for while another one is under way.
+    Commit(Arc<Batch>),
+    /// Call the participant; answer with [`Writer::call_finished`].
+    Invoke(Box<Invoke>),
+    /// Read these streams; answer for each with [`Writer::loaded`], [`Writer::not_loaded`] or [`Writer::unreadable`].
+    Load {
+        read: u64,
+        sagas: Vec<SagaId>,
+    },
+    Reply(R, Result<SagaRow, Refusal>),
+    /// A transition is durable. For whoever watches, and for the metrics.
+    Committed {
+        shard: Shard,
+        batch: Arc<Batch>,
+        index: usize,
+        definition: Arc<Definition>,
+    },
+    /// These shards were forgotten: another replica owns them, or nobody knows how their last commit ended. Take them
+    /// again if they can be had.
+    Forgotten(Vec<Shard>),
+    /// A saga that cannot be carried on by this process; it stays as it is in the database.
+    Stuck {
+        saga: SagaId,
+        reason: String,
+    },
+}
+
+/// Why a request was not carried out. Nothing was written, except perhaps for `InDoubt`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("too many sagas are running")]
+    Overloaded,
+    #[error("this replica does not own the saga's shard")]
+    NotOwner,
+    #[error("the saga does not exist")]
+    NoSuchSaga,
+    #[error("a saga with this key exists already")]
+    KeyExists,
+    #[error(transparent)]
+    Illegal(#[from] IllegalInput),
+    #[error("the database could not say whether the change was written")]
+    InDoubt,
+    #[error("the saga cannot be carried on: {0}")]
+    Stuck(String),
+}
+
+/// A saga to begin.
+#[derive(Clone, Debug)]
+pub struct StartRequest {
+    pub definition: Arc<Definition>,
+    pub mode: Mode,
+    pub input: Box<RawValue>,
+    /// The key and the fingerprint of what was asked for under it.
+    pub key: Option<(String, [u8; 32])>,
+    pub correlation_id: String,
+    pub traceparent: Option<String>,
+    /// Fresh random bytes for the id.
+    pub entropy: [u8; 10],
+}
+
+/// How much there is of what, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub unfinished: usize,
+    pub resident: usize,
+    pub timers: usize,
+    pub queued: usize,
+    pub shards: usize,
+}
+
+/// See the module. `R` is the shell's handle for an answer.
+#[derive(Debug)]
+pub struct Writer<R> {
+    pub(super) limits: Limits,
+    pub(super) owned: BTreeMap<Shard, Owned>,
+    pub(super) definitions: BTreeMap<(String, u32), Arc<Definition>>,
+    pub(super) residence: Residence<R>,
+    pub(super) timers: Timers,
+    pub(super) commits: Commits<R>,
+    pub(super) effects: VecDeque<Effect<R>>,
+    /// Turns over the owned shards for unkeyed starts.
+    pub(super) turn: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub epoch: Epoch,
+    pub unfinished: usize,
+}
+
+/// The shard in which a keyed start lives.
+#[must_use]
+pub fn shard_of_key(definition: &str, key: &str, shards: u16) -> Shard {
+    let digest = Sha256::new().chain_update(definition).chain_update([0]).chain_update(key).finalize();
+    Shard(u16::from_be_bytes([digest[0], digest[1]]) % shards)
+}
+
+impl<R> Writer<R> {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            owned: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            residence: Residence::default(),
+            timers: Timers::default(),
+            commits: Commits::default(),
+            effects: VecDeque::new(),
+            turn: 0,
+        }
+    }
+
+    /// The next thing to do, oldest first. Call until None after every input.
+    pub fn next_effect(&mut self) -> Option<Effect<R>> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Writer::tick`] is next needed.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        match (self.timers.next(), self.commits.retry_at()) {
+            (Some(timer), Some(retry)) => Some(timer.min(retry)),
+            (timer, retry) => timer.or(retry),
+        }
+    }
+
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            unfinished: self.owned.values().map(|owned| owned.unfinished).sum(),
+            resident: self.residence.len(),
+            timers: self.timers.len(),
+            queued: self.commits.queued(),
+            shards: self.owned.len(),
+        }
+    }
+
+    /// Why commits are not getting through at the moment, if they are not.
+    #[must_use]
+    pub fn stalled(&self) -> Option<&str> {
+        self.commits.stalled()
+    }
+
+    /// Whether nothing is queued or being committed.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.commits.is_idle()
+    }
+
+    /// Makes a definition known; sagas pinned to one that is not known cannot be loaded.
+    pub fn define(&mut self, definition: Arc<Definition>) {
+        self.definitions.insert((definition.name.clone(), definition.version), definition);
+    }
+
+    /// The shard is this replica's from now on, with these unfinished sagas and when each must be looked at. They are
+    /// loaded as their times come and as there is room.
+    pub fn own(
+        &mut self,
+        shard: Shard,
+        epoch: Epoch,
+        unfinished: impl IntoIterator<Item = (SagaId, Option<Timestamp>)>,
+    ) {
+        self.forget(&[shard]);
+        let mut count = 0;
+        for (saga, wake_at) in unfinished {
+            count += 1;
+            self.timers.set(saga, wake_at);
+        }
+        self.owned.insert(shard, Owned { epoch, unfinished: count });
+    }
+
+    /// The shards are another's now, or in doubt. Everything in memory about them goes.
+    pub fn lose(&mut self, shards: &[Shard]) {
+        self.forget(shards);
+    }
+
+    #[must_use]
+    pub fn owns(&self, shard: Shard) -> Option<Epoch> {
+        self.owned.get(&shard).map(|owned| owned.epoch)
+    }
+
+    /// Whether a start would be taken now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.residence.len() < self.limits.resident_max
+            && self.commits.queued() < self.limits.queue_max
+            && self.commits.stalled().is_none()
+    }
+
+    /// Begins a saga. `reply` is answered when its first events are durable.
+    pub fn start(&mut self, request: StartRequest, reply: R, now: Timestamp) {
+        if !self.has_room() {
+            return self.effects.push_back(Effect::Reply(reply, Err(Refusal::Overloaded)));
+        }
+        let shard = match &request.key {
+            Some((key, _)) => Some(shard_of_key(&request.definition.name, key, self.limits.shards)),
+            None => self.next_shard(),
+        };
+        let Some(shard) = shard.filter(|shard| self.owned.contains_key(shard)) else {
+            return self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
+        };
+        let key = request.key.as_ref().map(|(key, fingerprint)| StartKey {
+            definition: Arc::from(request.definition.name.as_str()),
+            key: key.clone(),
+            fingerprint: *fingerprint,
+        });
+        self.begin(request, shard, key, reply, now);
+        self.commit_if_idle(now);
+    }
+
+    /// Feeds an operator's command or a callback to a saga, loading it if it sleeps.
+    pub fn input(&mut self, saga: SagaId, input: Input, reply: R, now: Timestamp) {
+        if !self.owned.contains_key(&saga.shard(self.limits.shards)) {
+            return self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
+        }
+        self.deliver(saga, input, Some(reply), now);
+        self.load_wanted();
+        self.commit_if_idle(now);
+    }
+
+    /// A call ended. Ignored when its saga is not in memory any more: whoever owns it now calls again.
+    pub fn call_finished(&mut self, saga: SagaId, step: String, call: u64, report: CallReport, now: Timestamp) {
+        if self.residence.is_resident(saga) {
+            self.deliver(saga, Input::CallFinished { step, call, report }, None, now);
+            self.commit_if_idle(now);
+        }
+    }
+
+    /// A stream was read; empty when there is none. Folds it and feeds what waited for it.
+    pub fn loaded(&mut self, read: u64, saga: SagaId, stream: &[Recorded], now: Timestamp) {
+        self.settle_in(read, saga, stream, now);
+        self.load_wanted();
+        self.commit_if_idle(now);
+    }
+
+    /// The read of a stream failed; it is tried again a little later.
+    pub fn not_loaded(&mut self, read: u64, saga: SagaId, now: Timestamp) {
+        self.put_off(read, saga, now);
+        self.load_wanted();
+    }
+
+    /// The stream holds what this version of the engine cannot read: the saga is left as it is.
+    pub fn unreadable(&mut self, read: u64, saga: SagaId, reason: &str) {
+        self.leave(read, saga, &Refusal::Stuck(String::from(reason)));
+        self.load_wanted();
+    }
+
+    /// Time went on.
+    pub fn tick(&mut self, now: Timestamp) {
+        while let Some(saga) = self.timers.pop_due(now) {
+            self.deliver_tick(saga, now);
+        }
+        self.load_wanted();
+        self.commit_if_idle(now);
+    }
+
+    fn next_shard(&mut self) -> Option<Shard> {
+        self.turn = self.turn.wrapping_add(1);
+        let count = self.owned.len().max(1);
+        self.owned.keys().nth(self.turn % count).copied()
+    }
+}

@@ -1,0 +1,580 @@
+//! What a saga has come to: the fold of its events.
+//!
+//! | event | the step becomes | the saga becomes |
+//! | --- | --- | --- |
+//! | `SagaStarted` | all `pending` | `running` |
+//! | `StepStarted` (action / compensation) | `running` / `compensating` | |
+//! | `AttemptFailed` | waits until `next_at` | |
+//! | `StepAccepted` | waits for a callback or a poll | |
+//! | `StepDoubted` | `checking`: its status call is asked | |
+//! | `StepSucceeded`, `StepOutputInvalid` | `succeeded` | |
+//! | `StepRejected`, `StepUnknown`, `StepSkipped` | `rejected`, `unknown`, `skipped` | |
+//! | `StepCompensated`, `CompensationSkipped` | `compensated`, `compensation_skipped` | |
+//! | `StepParked` | waits for an operator | `parked` |
+//! | `StepRetried` | is called again under a fresh policy | as before it was parked |
+//! | `SagaFailed` | | `compensating` |
+//! | `SagaCompleted`, `SagaCompensated`, `SagaAbandoned` | | ended |
+//!
+//! Beside the fold, a state knows which calls are in flight. That is volatile: after a fold none is, and a resumed saga
+//! calls again what the log says may have been called.
+
+use alloc::{
+    borrow::ToOwned,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    definition::Definition,
+    event::{Event, Mode, Recorded, SagaStarted},
+    ids::{Epoch, Operation, SagaId},
+    time::Timestamp,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Running,
+    Compensating,
+    /// Needs an operator.
+    Parked,
+    Completed,
+    /// Every effect is undone; possibly none existed.
+    Compensated,
+    /// Closed by an operator, or with a compensation skipped by one.
+    Abandoned,
+}
+
+impl Status {
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Compensating, Self::Parked, Self::Completed, Self::Compensated, Self::Abandoned];
+
+    #[must_use]
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated | Self::Abandoned)
+    }
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Compensating => "compensating",
+            Self::Parked => "parked",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl core::fmt::Display for Status {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which way the saga goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Forward,
+    Backward,
+}
+
+/// How an action ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Succeeded,
+    /// It had no effect.
+    Rejected,
+    /// It may have had its effect.
+    Unknown,
+}
+
+impl Outcome {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    Pending,
+    Running,
+    /// The action's outcome is in doubt; its status call is being asked.
+    Checking,
+    Succeeded,
+    Rejected,
+    Unknown,
+    Skipped,
+    Compensating,
+    Compensated,
+    CompensationSkipped,
+}
+
+impl StepStatus {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Checking => "checking",
+            Self::Succeeded => "succeeded",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+            Self::Skipped => "skipped",
+            Self::Compensating => "compensating",
+            Self::Compensated => "compensated",
+            Self::CompensationSkipped => "compensation_skipped",
+        }
+    }
+
+    /// The operation that is under way.
+    #[must_use]
+    pub const fn operation(self) -> Option<Operation> {
+        match self {
+            Self::Running | Self::Checking => Some(Operation::Action),
+            Self::Compensating => Some(Operation::Compensation),
+            Self::Pending
+            | Self::Succeeded
+            | Self::Rejected
+            | Self::Unknown
+            | Self::Skipped
+            | Self::Compensated
+            | Self::CompensationSkipped => None,
+        }
+    }
+}
+
+/// Why a saga went backward.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub step: Option<String>,
+    pub code: String,
+    pub reason: String,
+}
+
+/// One step of a saga.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepState {
+    pub id: Arc<str>,
+    pub status: StepStatus,
+    /// How the action ended, once it did.
+    pub outcome: Option<Outcome>,
+    pub output: Option<Arc<Value>>,
+    /// Of the operation under way, or of the last one.
+    pub work: Work,
+    /// Volatile: not part of the fold.
+    pub flight: Flight,
+}
+
+/// How far an operation has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    pub started_at: Timestamp,
+    /// Attempts that ended and count, over all policies.
+    pub attempts: u32,
+    /// Those since the policy began or was renewed.
+    pub tries: u32,
+    /// Attempts since then that met a misconfiguration.
+    pub misconfigured: u32,
+    /// Answers "in flight" (409) since then.
+    pub in_flight_answers: u32,
+    /// Whether anything may have reached the participant.
+    pub reached: bool,
+    pub wait: Wait,
+}
+
+/// What an operation that is not in flight waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing: it is to be called.
+    Call,
+    /// The next attempt's time.
+    Until(Timestamp),
+    /// A callback, or a poll at `poll_at`.
+    Accepted { since: Timestamp, location: Option<String>, poll_at: Option<Timestamp> },
+    /// An operator.
+    Parked { code: String, reason: String },
+}
+
+/// Whether a call is in flight; known to the living process only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flight {
+    #[default]
+    Landed,
+    /// With the number that its report must carry.
+    Airborne(u64),
+    /// Not attempted before this time: no permit, circuit open, or a poll said "not yet".
+    Deferred(Timestamp),
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            started_at: Timestamp::default(),
+            attempts: 0,
+            tries: 0,
+            misconfigured: 0,
+            in_flight_answers: 0,
+            reached: false,
+            wait: Wait::Call,
+        }
+    }
+}
+
+/// The fold of a saga's events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SagaState {
+    pub id: SagaId,
+    pub definition: Arc<str>,
+    pub definition_version: u32,
+    pub mode: Mode,
+    /// Of the last event; the `revision` of the API.
+    pub version: u64,
+    pub status: Status,
+    pub phase: Phase,
+    pub failure: Option<Failure>,
+    pub input: Arc<Value>,
+    pub output: Option<Arc<Value>>,
+    pub correlation_id: Arc<str>,
+    pub traceparent: Option<Arc<str>>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub deadline_at: Option<Timestamp>,
+    /// In the order of [`Definition::steps`].
+    pub steps: Vec<StepState>,
+    /// Volatile: numbers the calls of this process.
+    pub calls: u64,
+}
+
+/// What the `sagas` table holds of a saga: enough to list it and to know when it must be woken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaRow {
+    pub id: SagaId,
+    pub definition: Arc<str>,
+    pub definition_version: u32,
+    pub mode: Mode,
+    pub status: Status,
+    /// The readable name of where the machine is.
+    pub state: String,
+    pub version: u64,
+    pub correlation_id: Arc<str>,
+    pub failure: Option<Failure>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub deadline_at: Option<Timestamp>,
+    /// When the saga must next be looked at; None when only an input can move it on.
+    pub wake_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadStream {
+    #[error("a saga's stream begins with SagaStarted, version 1")]
+    NoStart,
+    #[error("version {found} where {expected} was expected")]
+    Gap { expected: u64, found: u64 },
+    #[error("the saga is pinned to {name} version {version} with hash {hash}, which is not the definition at hand")]
+    WrongDefinition { name: String, version: u32, hash: String },
+    #[error("step `{0}` is not in the definition")]
+    NoSuchStep(String),
+}
+
+impl SagaState {
+    /// The state that a saga begins in.
+    ///
+    /// # Errors
+    ///
+    /// When the definition is not the one the saga is pinned to, or the input is not JSON.
+    pub fn started(
+        definition: &Definition,
+        id: SagaId,
+        started: &SagaStarted,
+        at: Timestamp,
+    ) -> Result<Self, BadStream> {
+        let pinned = (started.definition.as_str(), started.definition_version, started.definition_hash.as_str());
+        if pinned != (definition.name.as_str(), definition.version, definition.hash.as_str()) {
+            return Err(BadStream::WrongDefinition {
+                name: started.definition.clone(),
+                version: started.definition_version,
+                hash: started.definition_hash.clone(),
+            });
+        }
+        let input = serde_json::from_str(started.input.get()).map_err(|_| BadStream::NoStart)?;
+        let step = |step: &crate::definition::Step| StepState {
+            id: Arc::from(step.id.as_str()),
+            status: StepStatus::Pending,
+            outcome: None,
+            output: None,
+            work: Work::default(),
+            flight: Flight::Landed,
+        };
+        Ok(Self {
+            id,
+            definition: Arc::from(started.definition.as_str()),
+            definition_version: started.definition_version,
+            mode: started.mode,
+            version: 1,
+            status: Status::Running,
+            phase: Phase::Forward,
+            failure: None,
+            input: Arc::new(input),
+            output: None,
+            correlation_id: Arc::from(started.correlation_id.as_str()),
+            traceparent: started.traceparent.as_deref().map(Arc::from),
+            created_at: at,
+            updated_at: at,
+            ended_at: None,
+            deadline_at: started.deadline_at,
+            steps: definition.steps.iter().map(step).collect(),
+            calls: 0,
+        })
+    }
+
+    /// Folds a whole stream.
+    ///
+    /// `owner` is the epoch of the replica that will drive the saga on: an operation whose intent was committed in an
+    /// earlier one may have been called by a process that is gone, so it counts as having reached its participant.
+    /// Readers pass None.
+    ///
+    /// # Errors
+    ///
+    /// When the stream is not whole, or not of this definition.
+    pub fn fold(definition: &Definition, stream: &[Recorded], owner: Option<Epoch>) -> Result<Self, BadStream> {
+        let Some((Recorded { event: Event::SagaStarted(started), version: 1, .. }, rest)) = stream.split_first() else {
+            return Err(BadStream::NoStart);
+        };
+        let first = &stream[0];
+        let mut state = Self::started(definition, first.stream, started, first.occurred_at)?;
+        for recorded in rest {
+            let expected = state.version + 1;
+            if recorded.version != expected {
+                return Err(BadStream::Gap { expected, found: recorded.version });
+            }
+            state.evolve(&recorded.event, recorded.occurred_at)?;
+            if owner.is_some_and(|owner| recorded.epoch < owner)
+                && let Some(step) = recorded.event.intent()
+            {
+                state.step_mut(step)?.work.reached = true;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Applies the next event of the stream. Total for every event that `decide` yields; the same function live, in
+    /// recovery and in replay.
+    ///
+    /// # Errors
+    ///
+    /// When the event names a step that the definition lacks.
+    pub fn evolve(&mut self, event: &Event, at: Timestamp) -> Result<(), BadStream> {
+        match event {
+            Event::SagaStarted(_) => return Err(BadStream::Gap { expected: self.version + 1, found: 1 }),
+            Event::StepStarted(event) => {
+                let step = self.step_mut(&event.step)?;
+                step.work = Work { started_at: at, ..Work::default() };
+                step.status = in_operation(event.operation);
+            }
+            Event::AttemptFailed(event) => {
+                let step = self.step_mut(&event.step)?;
+                step.flight = Flight::Landed;
+                step.work.reached |= event.reached;
+                step.work.attempts += u32::from(event.counted && step.status != StepStatus::Checking);
+                step.work.tries += u32::from(event.counted);
+                step.work.in_flight_answers += u32::from(!event.counted);
+                step.work.misconfigured += u32::from(event.misconfigured);
+                step.work.wait = Wait::Until(event.next_at);
+            }
+            Event::StepAccepted(event) => {
+                let step = self.step_mut(&event.step)?;
+                step.flight = Flight::Landed;
+                step.work.reached = true;
+                step.work.attempts += 1;
+                step.work.wait = Wait::Accepted { since: at, location: event.location.clone(), poll_at: event.poll_at };
+            }
+            Event::StepDoubted(event) => {
+                let step = self.step_mut(&event.step)?;
+                step.flight = Flight::Landed;
+                step.status = StepStatus::Checking;
+                step.work.attempts = step.work.attempts.max(event.attempt);
+                step.work.tries = 0;
+                step.work.wait = Wait::Call;
+            }
+            Event::StepSucceeded(event) => {
+                let output = Some(Arc::clone(&event.output));
+                self.step_mut(&event.step)?.end(StepStatus::Succeeded, Some(Outcome::Succeeded), output, event.attempt);
+            }
+            Event::StepOutputInvalid(event) => {
+                self.step_mut(&event.step)?.end(StepStatus::Succeeded, Some(Outcome::Succeeded), None, event.attempt);
+            }
+            Event::StepRejected(event) => {
+                self.step_mut(&event.step)?.end(StepStatus::Rejected, Some(Outcome::Rejected), None, event.attempt);
+            }
+            Event::StepUnknown(event) => {
+                self.step_mut(&event.step)?.end(StepStatus::Unknown, Some(Outcome::Unknown), None, event.attempt);
+            }
+            Event::StepSkipped(event) => {
+                let step = self.step_mut(&event.step)?;
+                let attempts = step.work.attempts;
+                step.end(StepStatus::Skipped, None, event.output.clone(), attempts);
+            }
+            Event::StepCompensated(event) => {
+                let step = self.step_mut(&event.step)?;
+                let (outcome, output) = (step.outcome, step.output.take());
+                step.end(StepStatus::Compensated, outcome, output, event.attempt);
+            }
+            Event::CompensationSkipped(event) => {
+                let step = self.step_mut(&event.step)?;
+                let (outcome, output, attempts) = (step.outcome, step.output.take(), step.work.attempts);
+                step.end(StepStatus::CompensationSkipped, outcome, output, attempts);
+            }
+            Event::StepParked(event) => {
+                let step = self.step_mut(&event.step)?;
+                if step.status.operation() != Some(event.operation) {
+                    step.work = Work { started_at: at, ..Work::default() };
+                }
+                step.flight = Flight::Landed;
+                step.status = in_operation(event.operation);
+                step.work.attempts = step.work.attempts.max(event.attempt);
+                step.work.reached |= event.reached;
+                step.work.wait = Wait::Parked { code: event.code.clone(), reason: event.reason.clone() };
+            }
+            Event::StepRetried(event) => {
+                let step = self.step_mut(&event.step)?;
+                step.flight = Flight::Landed;
+                step.status = in_operation(event.operation);
+                step.work = Work {
+                    started_at: at,
+                    attempts: step.work.attempts,
+                    reached: step.work.reached,
+                    ..Work::default()
+                };
+            }
+            Event::SagaFailed(event) => {
+                self.phase = Phase::Backward;
+                self.failure =
+                    Some(Failure { step: event.step.clone(), code: event.code.clone(), reason: event.reason.clone() });
+            }
+            Event::SagaCompleted(event) => {
+                self.output = Some(Arc::clone(&event.output));
+                self.end(Status::Completed, at);
+            }
+            Event::SagaCompensated(_) => self.end(Status::Compensated, at),
+            Event::SagaAbandoned(_) => self.end(Status::Abandoned, at),
+            Event::OperatorActed(_) => {}
+        }
+        self.version += 1;
+        self.updated_at = at;
+        if !self.status.is_ended() {
+            self.status = match self.phase {
+                _ if self.steps.iter().any(StepState::is_parked) => Status::Parked,
+                Phase::Forward => Status::Running,
+                Phase::Backward => Status::Compensating,
+            };
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, status: Status, at: Timestamp) {
+        self.status = status;
+        self.ended_at = Some(at);
+    }
+
+    /// The step with this id.
+    #[must_use]
+    pub fn step(&self, id: &str) -> Option<&StepState> {
+        self.steps.iter().find(|step| &*step.id == id)
+    }
+
+    fn step_mut(&mut self, id: &str) -> Result<&mut StepState, BadStream> {
+        self.steps.iter_mut().find(|step| &*step.id == id).ok_or_else(|| BadStream::NoSuchStep(id.to_owned()))
+    }
+
+    /// The readable name of where the machine is.
+    #[must_use]
+    pub fn state_name<'a>(&self, definition: &'a Definition) -> &'a str {
+        let first = |wanted: fn(&StepState) -> bool| {
+            self.steps.iter().zip(&definition.steps).find(|(state, _)| wanted(state)).map(|(_, step)| &step.states)
+        };
+        match self.status {
+            Status::Completed => &definition.states.completed,
+            Status::Abandoned => "ABANDONED",
+            Status::Parked => &definition.states.parked,
+            Status::Running => first(|step| step.status.operation() == Some(Operation::Action))
+                .map_or(&definition.states.pending, |states| &states.doing),
+            Status::Compensating => first(|step| step.status == StepStatus::Compensating)
+                .map_or(&definition.states.compensating, |states| &states.undoing),
+            Status::Compensated if self.steps.iter().any(|step| step.status == StepStatus::Compensated) => {
+                &definition.states.compensated
+            }
+            Status::Compensated => self
+                .failure
+                .as_ref()
+                .and_then(|failure| definition.step(failure.step.as_deref()?))
+                .map_or(&definition.states.compensated, |(_, step)| &step.states.failed),
+        }
+    }
+
+    /// What the `sagas` table holds of this state. A pure function of the fold: the volatile part has no say.
+    #[must_use]
+    pub fn row(&self, definition: &Definition) -> SagaRow {
+        SagaRow {
+            id: self.id,
+            definition: Arc::clone(&self.definition),
+            definition_version: self.definition_version,
+            mode: self.mode,
+            status: self.status,
+            state: self.state_name(definition).to_string(),
+            version: self.version,
+            correlation_id: Arc::clone(&self.correlation_id),
+            failure: self.failure.clone(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            ended_at: self.ended_at,
+            deadline_at: self.deadline_at,
+            wake_at: crate::decide::wake_at_after_fold(definition, self),
+        }
+    }
+}
+
+impl StepState {
+    fn end(&mut self, status: StepStatus, outcome: Option<Outcome>, output: Option<Arc<Value>>, attempt: u32) {
+        self.flight = Flight::Landed;
+        self.status = status;
+        self.outcome = outcome;
+        self.output = output;
+        self.work.attempts = self.work.attempts.max(attempt);
+        self.work.wait = Wait::Call;
+    }
+
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        matches!(self.work.wait, Wait::Parked { .. })
+    }
+
+    /// Whether the saga can go forward past this step.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        matches!(self.status, StepStatus::Succeeded | StepStatus::Skipped)
+    }
+}
+
+const fn in_operation(operation: Operation) -> StepStatus {
+    match operation {
+        Operation::Action => StepStatus::Running,
+        Operation::Compensation => StepStatus::Compensating,
+    }
+}
