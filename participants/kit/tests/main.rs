@@ -1,0 +1,9 @@
+//! The barrier held to its promises, on both databases.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod barrier;
+mod failures;
+mod fixture;
+mod histories;
+mod support;

@@ -1,0 +1,21 @@
+//! Skald's demo participants: catalog (products, stock), sales (payments), orders.
+//!
+//! Each is a small HTTP service with a database of its own, built on [`skald_kit`]. They show what a
+//! participant looks like, and their ledgers and fault switches make them the yardstick of the
+//! end-to-end and chaos tests. They know nothing of the orchestrator.
+
+mod body;
+mod catalog;
+mod codes;
+mod faults;
+mod http;
+mod ledger;
+mod management;
+mod metrics;
+mod orders;
+mod paging;
+mod sales;
+mod service;
+mod upkeep;
+
+pub use service::{Kind, Service, ServiceError, ServiceOptions, UnknownKind};

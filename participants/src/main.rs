@@ -1,0 +1,106 @@
+//! `skald-participant`: one demo service as a process.
+
+use std::{net::TcpListener, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use skald_participants::{Kind, Service, ServiceOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// One of Skald's demo services: catalog, sales or orders.
+#[derive(Debug, Parser)]
+#[command(name = "skald-participant", version)]
+struct Arguments {
+    /// catalog, sales or orders
+    service: Kind,
+    /// Where to listen; port 0 takes any free one, which is then printed.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+    /// sqlite:PATH (created when missing) or postgres://USER@HOST/DATABASE
+    #[arg(long, env = "SKALD_PARTICIPANT_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// Offer GET and PUT /faults, to make things go wrong on purpose.
+    #[arg(long)]
+    faults: bool,
+    /// Threads that serve HTTP.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Catalog: how long stock stays reserved past its saga's deadline, e.g. 24h, 10m, 5s, 200ms.
+    #[arg(long, default_value = "24h", value_parser = parse_duration)]
+    hold_grace: Duration,
+    /// Catalog: how often to look for reservations whose time is up.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    sweep_every: Duration,
+    /// How long idempotency keys are kept, e.g. 720h; for ever unless given.
+    #[arg(long, value_parser = parse_duration)]
+    key_retention: Option<Duration>,
+}
+
+fn main() -> ExitCode {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn,sqlx=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(arguments)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("skald-participant: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { service: kind, listen, database_url, faults, workers, hold_grace, sweep_every, key_retention } =
+        arguments;
+    anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
+    let listener = TcpListener::bind(&listen).map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}"))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let options = ServiceOptions {
+        faults,
+        workers: usize::from(workers),
+        hold_grace,
+        sweep_every,
+        key_retention,
+        ..ServiceOptions::new(listener, database_url)
+    };
+    let service = Service::start(kind, options).await?;
+    println!("{kind} listening on {}", service.base_url());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => result?,
+    }
+    service.stop().await;
+    Ok(())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 =
+        number.parse().map_err(|_| "a duration is a number and a unit, e.g. 200ms, 5s, 10m, 24h".to_owned())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("the unit is ms, s, m or h".to_owned()),
+    };
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(|| "the duration is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        for bad in ["", "h", "5", "5d", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}
