@@ -1,0 +1,69 @@
+//! Carrying out an operator's command on one saga, and answering with the saga.
+
+use actix_web::{HttpRequest, HttpResponse, http::header};
+use skald_core::decide::{OperatorAction, OperatorCommand};
+
+use super::{
+    super::{
+        headers,
+        params::{Params, saga_id},
+        problem::{Code, Problem, problems},
+        refusal,
+        request::RequestContext,
+    },
+    order::Order,
+};
+use crate::app::App;
+
+problems!(
+    /// Of every action on one saga.
+    pub ActionProblems,
+    InvalidJson,
+    InvalidBody,
+    InvalidParameter,
+    SagaNotFound,
+    StepNotFound,
+    RequestTimeout,
+    SagaEnded,
+    NotPossible,
+    RevisionMismatch,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    OutputRequired,
+    Overloaded,
+    NoOwner,
+    InDoubt,
+    DatabaseUnavailable,
+);
+
+/// Carries out the action, and answers the saga as it is then.
+///
+/// # Errors
+///
+/// When the saga does not exist, is at another revision, or does not allow the action as it is.
+pub async fn carry_out(
+    app: &App,
+    context: &RequestContext,
+    req: &HttpRequest,
+    (id, order): (&str, Order),
+    action: OperatorAction,
+) -> Result<HttpResponse, Problem> {
+    Params::of(req).finish()?;
+    let saga = saga_id(id)?;
+    let command = OperatorCommand {
+        actor: order.actor,
+        reason: order.reason,
+        request_id: Some(context.correlation_id.to_string()),
+        expected_revision: headers::if_match(req.headers())?,
+        action,
+    };
+    if let Err(refused) = app.engine().operate(saga, command).await {
+        return Err(refusal::of_saga(app, saga, refused).await);
+    }
+    let saga = app.saga(saga).await.map_err(|problem| {
+        let detail = "The change was made; the saga cannot be read at the moment.";
+        let cause = problem.cause().unwrap_or_default().to_owned();
+        Problem::new(Code::DatabaseUnavailable, detail).retry_after(1).caused_by(cause)
+    })?;
+    Ok(HttpResponse::Ok().insert_header((header::ETAG, headers::etag(saga.revision))).json(saga))
+}

@@ -1,0 +1,79 @@
+//! The HTTP API: one endpoint per file, found by its path; errors from one table of codes ([`problem`]).
+//!
+//! The API knows the engine's handle and the store's reading side. It decides nothing about sagas.
+
+mod admin;
+#[cfg(test)]
+mod bad_input;
+mod body;
+pub mod cursor;
+mod definitions;
+mod headers;
+pub mod heads;
+mod observe;
+pub mod openapi;
+mod operations;
+mod params;
+pub mod pauses;
+pub mod problem;
+mod refusal;
+pub mod request;
+mod sagas;
+#[cfg(test)]
+pub mod testing;
+pub mod view;
+mod words;
+
+use actix_web::{
+    HttpRequest, HttpResponse, Resource, Route,
+    error::PathError,
+    guard,
+    http::{Method, header},
+    web,
+};
+
+use self::problem::{Code, Problem};
+
+/// Every path of the API.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config.app_data(web::PathConfig::default().error_handler(bad_path));
+    sagas::routes(config);
+    admin::routes(config);
+    definitions::routes(config);
+    operations::routes(config);
+}
+
+/// One path with its methods. Whatever else is asked of it is answered 405 with `Allow`; a path that has GET has HEAD.
+fn resource<const N: usize>(path: &str, methods: [(Method, Route); N]) -> Resource {
+    let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    allowed.sort_unstable();
+    let allow = allowed.join(", ");
+    let refuse = move || std::future::ready(Err::<HttpResponse, Problem>(method_not_allowed(&allow)));
+    let resource = web::resource(path).default_service(web::to(refuse));
+    methods.into_iter().fold(resource, |resource, (method, route)| {
+        let guarded = match method {
+            Method::GET => route.guard(guard::Any(guard::Get()).or(guard::Head())),
+            method => route.method(method),
+        };
+        resource.route(guarded)
+    })
+}
+
+/// The answer where there is something, but not with this method.
+fn method_not_allowed(allowed: &str) -> Problem {
+    let value = header::HeaderValue::from_str(allowed).expect("methods are ASCII");
+    Problem::new(Code::MethodNotAllowed, format!("The path has only {allowed}.")).with_header(header::ALLOW, value)
+}
+
+/// The answer where there is nothing.
+pub async fn nothing_here(req: HttpRequest) -> Result<HttpResponse, Problem> {
+    let path: String = req.path().chars().take(200).collect();
+    Err(Problem::new(Code::NotFound, format!("There is nothing at {path}.")))
+}
+
+fn bad_path(_: PathError, _: &HttpRequest) -> actix_web::Error {
+    Problem::new(Code::BadRequest, "The path holds characters that cannot be read.").into()
+}

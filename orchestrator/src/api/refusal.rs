@@ -1,0 +1,81 @@
+//! What the engine's refusals mean to a client.
+
+use skald_core::{decide::IllegalInput, ids::SagaId, shard::writer::Refusal};
+
+use super::problem::{Code, Problem};
+use crate::app::App;
+
+/// Of a start. Nothing was started, except perhaps when it is in doubt.
+#[must_use]
+pub fn of_start(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::InDoubt => Problem::new(
+            Code::InDoubt,
+            "The database could not say whether the saga was started. With an idempotency key, repeat the request; \
+             without one, look for it: GET /sagas?correlation_id=..",
+        )
+        .retry_after(1),
+        Refusal::NotOwner => {
+            Problem::new(Code::NoOwner, "This replica cannot start sagas at the moment. Nothing was started.")
+                .retry_after(1)
+        }
+        refusal => of_input(refusal),
+    }
+}
+
+/// Of an operator's command or a callback for a saga. A replica that does not own the saga's shard cannot know whether
+/// the saga exists: the store does.
+pub async fn of_saga(app: &App, saga: SagaId, refusal: Refusal) -> Problem {
+    if refusal == Refusal::NotOwner
+        && let Err(problem) = app.row(saga).await
+    {
+        return problem;
+    }
+    of_input(refusal)
+}
+
+/// Of an operator's command, a callback or a start. Nothing changed, except perhaps when it is in doubt.
+#[must_use]
+pub fn of_input(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Overloaded => {
+            Problem::new(Code::Overloaded, "Too much is going on. Nothing was accepted.").retry_after(1)
+        }
+        Refusal::NotOwner => {
+            Problem::new(Code::NoOwner, "This replica cannot change the saga at the moment. Nothing was changed.")
+                .retry_after(1)
+        }
+        Refusal::NoSuchSaga => Problem::new(Code::SagaNotFound, "There is no such saga."),
+        Refusal::Illegal(illegal) => of_illegal(&illegal),
+        Refusal::InDoubt => {
+            let detail =
+                "The database could not say whether the change was made. Look at the saga before repeating it.";
+            Problem::new(Code::InDoubt, detail).retry_after(1)
+        }
+        // A key belongs to a start, and starts look the key up.
+        Refusal::KeyExists => Problem::internal("a start key was refused outside a keyed start"),
+        Refusal::Stuck(reason) => Problem::internal(reason),
+    }
+}
+
+fn of_illegal(illegal: &IllegalInput) -> Problem {
+    let code = match illegal {
+        IllegalInput::Ended(_) => Code::SagaEnded,
+        IllegalInput::NoSuchStep(_) => Code::StepNotFound,
+        IllegalInput::RevisionMismatch { .. } => Code::RevisionMismatch,
+        IllegalInput::NotUnderWay { .. } => Code::NotUnderWay,
+        IllegalInput::NotNow(_) => Code::NotPossible,
+        IllegalInput::MissingOutput(_) => {
+            return Problem::in_field(Code::OutputRequired, "/output", illegal.to_string());
+        }
+        IllegalInput::Broken(broken) => return Problem::internal(broken),
+    };
+    Problem::new(code, sentence(&illegal.to_string()))
+}
+
+/// The engine's message as a sentence.
+fn sentence(message: &str) -> String {
+    let mut chars = message.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str())
+}

@@ -1,0 +1,41 @@
+//! `/sagas`: starting sagas and looking at them.
+
+pub mod complete;
+mod described;
+pub mod events;
+pub mod get;
+mod keyed;
+pub mod list;
+pub mod start;
+pub mod start_any;
+mod starting;
+pub mod stream;
+
+use actix_web::{
+    guard::{self, GuardContext},
+    http::Method,
+    web,
+};
+use skald_core::ids::SagaId;
+
+use super::resource;
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(resource("/sagas", [(Method::GET, web::to(list::handle)), (Method::POST, web::to(start_any::handle))]))
+        // What follows is a saga's id, or a definition's name.
+        .service(resource("/sagas/{id}", [(Method::GET, web::to(get::handle))]).guard(guard::fn_guard(ends_with_an_id)))
+        .service(
+            web::resource("/sagas/{definition}")
+                .route(web::post().to(start::handle))
+                .default_service(web::to(start::not_a_saga)),
+        )
+        .service(resource("/sagas/{id}/events", [(Method::GET, web::to(events::handle))]))
+        .service(resource("/sagas/{id}/stream", [(Method::GET, web::to(stream::handle))]))
+        .service(resource("/sagas/{id}/steps/{step}/complete", [(Method::POST, web::to(complete::handle))]));
+}
+
+fn ends_with_an_id(context: &GuardContext<'_>) -> bool {
+    let last = context.head().uri.path().rsplit('/').next();
+    last.is_some_and(|last| last.parse::<SagaId>().is_ok())
+}

@@ -1,0 +1,253 @@
+//! What both ways to start a saga share: from a checked request to the answer.
+//!
+//! Nothing is accepted before everything was checked. A start without a key is tried once; one with a key can be
+//! repeated whatever happened, see [`super::keyed`].
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, http::header};
+use serde_json::{Value, value::RawValue};
+use sha2::{Digest, Sha256};
+use skald_core::{
+    definition::Definition,
+    event::Mode,
+    ids::SagaId,
+    shard::writer::StartRequest,
+    state::{SagaRow, Status},
+};
+
+use super::{
+    super::{
+        headers::{self, Prefer},
+        problem::{Code, FieldProblem, Problem},
+        refusal,
+        request::RequestContext,
+        view::Saga,
+    },
+    keyed,
+};
+use crate::{app::App, storage::PauseKind};
+
+/// How often a saga that others may be moving on is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A start that was asked for.
+#[derive(Debug)]
+pub struct Ask {
+    pub definition: String,
+    pub version: Option<u32>,
+    pub mode: Mode,
+    pub input: Box<RawValue>,
+    pub value: Value,
+    pub key: Option<String>,
+    pub prefer: Prefer,
+}
+
+/// How a start was answered for.
+#[derive(Debug)]
+pub enum Begun {
+    Here(Box<SagaRow>),
+    /// By an earlier request with the same key, or by this one when nobody could say so at first.
+    Before(SagaId),
+}
+
+/// Starts a saga, or finds the one that the key started, and answers.
+///
+/// # Errors
+///
+/// When the request is wrong, or nothing could be started.
+pub async fn start(app: &App, context: &RequestContext, ask: Ask) -> Result<HttpResponse, Problem> {
+    if ask.mode == Mode::Choreographed {
+        let detail = "Choreographed sagas cannot be started yet; leave out mode, or say mode=orchestrated.";
+        return Err(Problem::new(Code::ModeNotAvailable, detail));
+    }
+    let begun = match &ask.key {
+        Some(key) => keyed::begin(app, context, &ask, key).await?,
+        None => begin(app, context, &ask).await?,
+    };
+    match begun {
+        Begun::Here(row) => Ok(started(app, *row, &ask).await),
+        Begun::Before(saga) => replayed(app, saga, &ask).await,
+    }
+}
+
+/// The preferences and the key of a start.
+///
+/// # Errors
+///
+/// When the key cannot be accepted.
+pub fn asked_in_headers(req: &HttpRequest) -> Result<(Option<String>, Prefer), Problem> {
+    Ok((headers::idempotency_key(req.headers())?, headers::prefer(req.headers())))
+}
+
+async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, Problem> {
+    let request = request(app, context, ask).await?;
+    let row = app.engine().start(request, wait(app, ask)).await.map_err(refusal::of_start)?;
+    Ok(Begun::Here(Box::new(row)))
+}
+
+/// A checked request to the engine.
+///
+/// # Errors
+///
+/// When there is no such definition, it is paused, or the input does not fit it.
+pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<StartRequest, Problem> {
+    let definition = app.definition(&ask.definition, ask.version).await?;
+    check_input(&definition, &ask.value)?;
+    if app.pauses().is_paused(PauseKind::Definition, &definition.name) {
+        let detail = format!("Definition {} is paused by an operator.", definition.name);
+        return Err(Problem::new(Code::DefinitionPaused, detail).retry_after(30));
+    }
+    Ok(StartRequest {
+        definition,
+        mode: ask.mode,
+        input: ask.input.clone(),
+        key: ask.key.clone().map(|key| (key, fingerprint(ask))),
+        correlation_id: context.correlation_id.to_string(),
+        traceparent: context.traceparent.clone(),
+        entropy: rand::random(),
+    })
+}
+
+fn check_input(definition: &Definition, input: &Value) -> Result<(), Problem> {
+    let violations = definition.input.violations(input);
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let errors = violations.into_iter().map(|(place, reason)| FieldProblem::new(place, reason)).collect();
+    Err(Problem::at(Code::InvalidInput, errors))
+}
+
+/// How long to wait for the end; not at all while the server stops.
+#[must_use]
+pub fn wait(app: &App, ask: &Ask) -> Option<Duration> {
+    let wait = match ask.prefer {
+        Prefer { wait: Some(wait), .. } => wait,
+        Prefer { respond_async: true, .. } => Duration::ZERO,
+        Prefer { .. } => app.wait(),
+    };
+    (!wait.is_zero() && !*app.closing().borrow()).then_some(wait)
+}
+
+/// What a key stands for: the input's meaning, the mode and the version as they were asked for.
+#[must_use]
+pub fn fingerprint(ask: &Ask) -> [u8; 32] {
+    let version = ask.version.map_or_else(String::new, |version| version.to_string());
+    let mut digest = Sha256::new();
+    digest.update(ask.mode.as_str());
+    digest.update([0]);
+    digest.update(version);
+    digest.update([0]);
+    digest.update(canonical(&ask.value));
+    digest.finalize().into()
+}
+
+/// The value's JSON with sorted keys and no blanks. Its depth was checked.
+fn canonical(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(",");
+    match value {
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(canonical).collect())),
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            let field = |(key, value): (&String, &Value)| format!("{}:{}", Value::from(key.as_str()), canonical(value));
+            format!("{{{}}}", joined(fields.into_iter().map(field).collect()))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}
+
+/// The answer to a start that was carried out. It is durable, so this does not fail: a saga that cannot be read now is
+/// told of by what is known here.
+async fn started(app: &App, row: SagaRow, ask: &Ask) -> HttpResponse {
+    match app.saga(row.id).await {
+        Ok(saga) => answer(saga, ask, Replayed::No),
+        Err(problem) => {
+            tracing::warn!(saga = %row.id, cause = problem.cause(), "a started saga could not be read");
+            answer(Saga::without_steps(row, ask.input.clone()), ask, Replayed::No)
+        }
+    }
+}
+
+/// The answer to a start whose key was used before: as the first one would be answered now.
+async fn replayed(app: &App, saga: SagaId, ask: &Ask) -> Result<HttpResponse, Problem> {
+    if let Some(wait) = wait(app, ask) {
+        // Whether it is settled or the time is over, it is answered as it is then.
+        let _ = tokio::time::timeout(wait, settled(app, saga)).await;
+    }
+    Ok(answer(app.saga(saga).await?, ask, Replayed::Yes))
+}
+
+/// Waits until the saga has ended or is parked, whoever drives it; or until the server stops, or cannot look.
+async fn settled(app: &App, saga: SagaId) {
+    let mut progress = app.engine().watch(saga).await;
+    let mut closing = app.closing();
+    loop {
+        match app.row(saga).await {
+            Ok(row) if !row.status.is_ended() && row.status != Status::Parked => {}
+            Ok(_) | Err(_) => return,
+        }
+        tokio::select! {
+            Ok(()) = progress.changed() => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replayed {
+    Yes,
+    No,
+}
+
+fn answer(saga: Saga, ask: &Ask, replayed: Replayed) -> HttpResponse {
+    let mut response = if saga.is_ended() { HttpResponse::Created() } else { HttpResponse::Accepted() };
+    response.insert_header((header::LOCATION, format!("/sagas/{}", saga.id)));
+    response.insert_header((header::ETAG, headers::etag(saga.revision)));
+    if replayed == Replayed::Yes {
+        response.insert_header(("Idempotent-Replayed", "true"));
+    }
+    match ask.prefer {
+        Prefer { wait: Some(wait), .. } => {
+            response.insert_header(("Preference-Applied", format!("wait={}", wait.as_secs())));
+        }
+        Prefer { respond_async: true, .. } => {
+            response.insert_header(("Preference-Applied", "respond-async"));
+        }
+        Prefer { .. } => {}
+    }
+    response.json(saga)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ask(value: Value, version: Option<u32>) -> Ask {
+        Ask {
+            definition: "checkout".to_owned(),
+            version,
+            mode: Mode::Orchestrated,
+            input: RawValue::from_string(value.to_string()).unwrap(),
+            value,
+            key: None,
+            prefer: Prefer::default(),
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_what_was_meant_and_not_of_how_it_was_written() {
+        let one = fingerprint(&ask(json!({"a": 1, "b": [1, {"d": 1, "c": 2}]}), None));
+        assert_eq!(one, fingerprint(&ask(json!({"b": [1, {"c": 2, "d": 1}], "a": 1}), None)));
+        for (value, version) in [
+            (json!({"a": 1, "b": [{"d": 1, "c": 2}, 1]}), None),
+            (json!({"a": 1, "b": [1, {"d": 1, "c": 2}]}), Some(1)),
+            (json!({"a": "1", "b": [1, {"d": 1, "c": 2}]}), None),
+        ] {
+            assert_ne!(one, fingerprint(&ask(value, version)));
+        }
+    }
+}

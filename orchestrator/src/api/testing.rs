@@ -1,0 +1,322 @@
+//! A real server on a free port, with the real engine, a store in memory and participants that do as they are told.
+
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use actix_web::dev::ServerHandle;
+use async_trait::async_trait;
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use serde_json::{Value, json};
+use skald_core::{
+    classify::{Answer, Body, CallReport, CallResult},
+    decide::Invoke,
+    shard::writer::Limits,
+    time::{Millis, Timestamp},
+};
+use tokio::sync::watch;
+
+use crate::{
+    app::{App, AppParts, Gate, ParticipantHealth, ServeOptions, serve},
+    clock::Clock,
+    dispatch::{CallbackTokens, Participants},
+    engine::{Engine, Parts, definitions::Definitions},
+    metrics::Metrics,
+    storage::{Owner, Store, memory::MemoryStore},
+};
+
+const SERVICES: [&str; 3] = ["catalog", "orders", "sales"];
+
+/// One step that can be undone; its input is any object.
+const NOTE: &str = r#"
+apiVersion: skald/v1
+name: note
+version: 1
+input: { schema: { type: object } }
+steps:
+  - id: write
+    call: { service: catalog, method: POST, path: /notes, body: "${input}" }
+    retry: { max_attempts: 2, initial: 1ms, max: 1ms }
+    compensate:
+      call: { service: catalog, method: POST, path: /notes/erase, body: {} }
+      retry: { max_attempts: 1, initial: 1ms, max: 1ms }
+  - id: publish
+    call: { service: sales, method: POST, path: /notes/publish, body: {} }
+    retry: { max_attempts: 1, initial: 1ms, max: 1ms }
+    compensate:
+      call: { service: sales, method: POST, path: /notes/withdraw, body: {} }
+      retry: { max_attempts: 1, initial: 1ms, max: 1ms }
+output: { id: "${saga.id}" }
+"#;
+
+#[derive(Debug)]
+pub struct WallClock;
+
+impl Clock for WallClock {
+    #[expect(clippy::disallowed_methods, reason = "the store in memory has no other clock")]
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap())
+    }
+}
+
+/// Participants that answer every call with 200, unless told otherwise for a step and operation.
+#[derive(Debug)]
+pub struct Scripted {
+    answers: Mutex<HashMap<String, CallResult>>,
+    held: watch::Sender<Vec<String>>,
+    paused: Mutex<Vec<String>>,
+    pub calls: Mutex<Vec<Invoke>>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        let held = watch::channel(Vec::new()).0;
+        Self { answers: Mutex::default(), held, paused: Mutex::default(), calls: Mutex::default() }
+    }
+}
+
+pub fn answered(status: u16, body: Value) -> CallResult {
+    CallResult::Answered(Answer { status, retry_after: None, location: None, body: Body::Json(body) })
+}
+
+impl Scripted {
+    /// `call` is `step:operation`.
+    pub fn answer(&self, call: &str, result: CallResult) {
+        self.answers.lock().unwrap().insert(call.to_owned(), result);
+    }
+
+    /// Calls do not return until [`Scripted::release`].
+    pub fn hold(&self, call: &str) {
+        self.held.send_modify(|held| held.push(call.to_owned()));
+    }
+
+    pub fn release(&self, call: &str) {
+        self.held.send_modify(|held| held.retain(|other| other != call));
+    }
+}
+
+#[async_trait]
+impl Participants for Scripted {
+    async fn call(&self, invoke: &Invoke) -> CallReport {
+        let call = format!("{}:{}", invoke.step, invoke.operation);
+        let started_at = WallClock.now();
+        self.calls.lock().unwrap().push(invoke.clone());
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held.contains(&call)).await.unwrap();
+        let scripted = self.answers.lock().unwrap().get(&call).cloned();
+        let result = scripted.unwrap_or_else(|| answered(200, json!({"total": 100})));
+        CallReport { started_at, duration: Millis(3), result }
+    }
+}
+
+impl Gate for Scripted {
+    fn pause(&self, name: &str) -> bool {
+        let mut paused = self.paused.lock().unwrap();
+        if !paused.iter().any(|other| other == name) {
+            paused.push(name.to_owned());
+        }
+        SERVICES.contains(&name)
+    }
+
+    fn resume(&self, name: &str) -> bool {
+        self.paused.lock().unwrap().retain(|other| other != name);
+        SERVICES.contains(&name)
+    }
+
+    fn health(&self) -> Vec<ParticipantHealth> {
+        let paused = self.paused.lock().unwrap().clone();
+        let health = |name: &str| ParticipantHealth {
+            name: name.to_owned(),
+            circuit: "closed",
+            paused: paused.iter().any(|other| other == name),
+            in_flight: 0,
+            waiting: 0,
+        };
+        SERVICES.map(health).to_vec()
+    }
+}
+
+/// An answer of the server.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// Null when the text is not JSON.
+    pub body: Value,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn id(&self) -> &str {
+        self.body["id"].as_str().unwrap()
+    }
+
+    /// Asserts that this is a whole problem with this code, and returns its text.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> &str {
+        assert_eq!((self.status, self.body["code"].as_str()), (status, Some(code)), "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["correlation_id"].as_str(), Some(self.header("x-correlation-id")));
+        for name in ["type", "title", "detail"] {
+            assert!(self.body[name].as_str().is_some_and(|text| !text.is_empty()), "{name}: {}", self.text);
+        }
+        &self.text
+    }
+}
+
+pub struct TestServer {
+    pub base: String,
+    pub app: Arc<App>,
+    pub store: Arc<MemoryStore>,
+    pub participants: Arc<Scripted>,
+    pub tokens: CallbackTokens,
+    client: reqwest::Client,
+    handle: ServerHandle,
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        Self::with_limits(1000, 1000).await
+    }
+
+    pub async fn with_limits(resident_max: usize, queue_max: usize) -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 2));
+        Self::on(store, resident_max, queue_max).await
+    }
+
+    /// A replica on this store.
+    pub async fn on(store: Arc<MemoryStore>, resident_max: usize, queue_max: usize) -> Self {
+        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
+        let clock: Arc<dyn Clock> = Arc::new(WallClock);
+        let participants = Arc::new(Scripted::default());
+        let services = SERVICES.map(str::to_owned).to_vec();
+        let definitions =
+            Arc::new(Definitions::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock), services));
+        definitions.register(include_str!("../../../definitions/checkout.yaml")).await.unwrap();
+        definitions.register(NOTE).await.unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let owner = Owner { id: uuid::Uuid::new_v4().to_string(), url: None };
+        let limits =
+            Limits { shards: 2, resident_max, batch_max: 100, queue_max, load_max: 10, idle_max: Millis(1000) };
+        let engine = Engine::run(Parts {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            participants: Arc::clone(&participants) as Arc<dyn Participants>,
+            clock: Arc::clone(&clock),
+            definitions: Arc::clone(&definitions),
+            metrics: Arc::clone(&metrics),
+            owner: owner.clone(),
+            limits,
+            lease: Millis(5000),
+            recovery_ramp: Millis(0),
+            requests_max: 1000,
+        });
+        let tokens = CallbackTokens::new(b"secret");
+        let app = App::open(AppParts {
+            engine,
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            definitions,
+            metrics,
+            clock,
+            tokens: tokens.clone(),
+            gate: Arc::clone(&participants) as Arc<dyn Gate>,
+            owner_id: owner.id,
+            shards: 2,
+            secret: [7; 32],
+            body_bytes_max: 1024 * 1024,
+            wait: Duration::from_secs(10),
+        })
+        .await
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let options = ServeOptions { workers: 1, connections_max: 2000, stop_grace: Duration::from_secs(1) };
+        let server = serve(listener, Arc::clone(&app), options).unwrap();
+        let handle = server.handle();
+        tokio::spawn(server);
+        // Whoever comes second finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let server = Self { base, app, store, participants, tokens, client, handle };
+        server.until_it_owns_shards().await;
+        server
+    }
+
+    async fn until_it_owns_shards(&self) {
+        let free = self.store.shards().await.unwrap().iter().any(|row| row.owner.is_none());
+        let owns = || self.app.engine().health().load.shards > 0;
+        while free && !owns() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn send(&self, request: RequestBuilder) -> Reply {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Reply { status, headers, text, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// As an operator.
+    pub async fn act(&self, path: &str, mut body: Value) -> Reply {
+        let fields = body.as_object_mut().unwrap();
+        fields.entry("reason").or_insert_with(|| json!("a test"));
+        fields.entry("actor").or_insert_with(|| json!("tester"));
+        self.post(path, &body).await
+    }
+
+    /// Starts a saga of `note` without waiting for it.
+    pub async fn start_note(&self) -> String {
+        let request = self.request(Method::POST, "/sagas/note").header("Prefer", "respond-async").json(&json!({}));
+        let reply = self.send(request).await;
+        assert!(matches!(reply.status, 201 | 202), "{}", reply.text);
+        reply.id().to_owned()
+    }
+
+    /// The saga, once it has this status.
+    pub async fn until(&self, id: &str, status: &str) -> Reply {
+        for _ in 0..2000 {
+            let reply = self.get(&format!("/sagas/{id}")).await;
+            if reply.body["status"] == status {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("{id} never became {status}: {}", self.get(&format!("/sagas/{id}")).await.text);
+    }
+
+    /// As the service stops.
+    pub async fn stop(&self) {
+        self.app.close();
+        tokio::join!(self.handle.stop(true), self.app.engine().stop(Duration::from_millis(100)));
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.app.close();
+        // Not awaited: the runtime of the test ends it.
+        drop(self.handle.stop(false));
+    }
+}

@@ -1,0 +1,371 @@
+//! What the API answers from, and the server around it.
+//!
+//! Handlers run on the server's own threads, where a client that leaves takes its handler with it. So nothing that
+//! touches the database runs there: [`App::read`] carries it to its end on the runtime that the connections belong to.
+
+use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
+
+use actix_web::{HttpServer, dev::Server, web};
+use bytes::Bytes;
+use skald_core::{definition::Definition, ids::SagaId, state::SagaRow};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
+
+use crate::{
+    api::{
+        self,
+        cursor::Cursors,
+        heads::Heads,
+        pauses::Pauses,
+        problem::{Code, Problem},
+        view::{Saga, saga_view},
+    },
+    clock::Clock,
+    dispatch::CallbackTokens,
+    engine::{Engine, definitions::Definitions},
+    metrics::Metrics,
+    storage::{Store, StoreError},
+};
+
+/// No read of the database is waited for longer.
+const READ_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often definitions that another replica registered are looked for.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a participant does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParticipantHealth {
+    pub name: String,
+    /// `closed`, `half_open` or `open`.
+    pub circuit: &'static str,
+    pub paused: bool,
+    pub in_flight: i64,
+    pub waiting: i64,
+}
+
+/// The participants, as far as operators look at them and pause them.
+pub trait Gate: Send + Sync + std::fmt::Debug + 'static {
+    /// Calls of this participant wait from now on. False: there is none of that name.
+    fn pause(&self, name: &str) -> bool;
+    /// Undoes [`Gate::pause`].
+    fn resume(&self, name: &str) -> bool;
+    /// All participants, by name.
+    fn health(&self) -> Vec<ParticipantHealth>;
+}
+
+/// What an [`App`] is made of.
+#[derive(Debug)]
+pub struct AppParts {
+    pub engine: Engine,
+    pub store: Arc<dyn Store>,
+    pub definitions: Arc<Definitions>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    pub tokens: CallbackTokens,
+    pub gate: Arc<dyn Gate>,
+    /// The id under which this process owns shards.
+    pub owner_id: String,
+    /// Shards of the database.
+    pub shards: u16,
+    /// [`Store::secret`]; it signs cursors.
+    pub secret: [u8; 32],
+    /// Of a request's body.
+    pub body_bytes_max: usize,
+    /// How long a start waits for the saga's end when the client does not say.
+    pub wait: Duration,
+}
+
+/// Everything a handler needs.
+#[derive(Debug)]
+pub struct App {
+    parts: AppParts,
+    runtime: Handle,
+    cursors: Cursors,
+    pauses: Pauses,
+    heads: Heads,
+    published: api::openapi::Published,
+    reloaded: tokio::sync::Mutex<Option<Instant>>,
+    closing: watch::Sender<bool>,
+}
+
+impl App {
+    /// Must be called on the runtime that the store's connections belong to. Reads the pauses and applies them, and
+    /// goes on doing so until [`App::close`].
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn open(parts: AppParts) -> Result<Arc<Self>, StoreError> {
+        let (closing, closed) = watch::channel(false);
+        let pauses = Pauses::follow(Arc::clone(&parts.store), Arc::clone(&parts.gate), closed.clone()).await?;
+        let heads = Heads::follow(Arc::clone(&parts.store), parts.owner_id.clone(), closed);
+        Ok(Arc::new(Self {
+            cursors: Cursors::new(&parts.secret),
+            parts,
+            runtime: Handle::current(),
+            pauses,
+            heads,
+            published: api::openapi::Published::default(),
+            reloaded: tokio::sync::Mutex::default(),
+            closing,
+        }))
+    }
+
+    /// From now on nobody is kept waiting: streams end, starts answer at once. To be called before the server stops.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    #[must_use]
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.parts.engine
+    }
+
+    #[must_use]
+    pub fn definitions(&self) -> &Definitions {
+        &self.parts.definitions
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.parts.clock
+    }
+
+    #[must_use]
+    pub const fn tokens(&self) -> &CallbackTokens {
+        &self.parts.tokens
+    }
+
+    #[must_use]
+    pub fn gate(&self) -> &dyn Gate {
+        &*self.parts.gate
+    }
+
+    #[must_use]
+    pub fn owner_id(&self) -> &str {
+        &self.parts.owner_id
+    }
+
+    #[must_use]
+    pub const fn shards(&self) -> u16 {
+        self.parts.shards
+    }
+
+    #[must_use]
+    pub const fn body_bytes_max(&self) -> usize {
+        self.parts.body_bytes_max
+    }
+
+    #[must_use]
+    pub const fn wait(&self) -> Duration {
+        self.parts.wait
+    }
+
+    #[must_use]
+    pub const fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
+
+    #[must_use]
+    pub const fn pauses(&self) -> &Pauses {
+        &self.pauses
+    }
+
+    #[must_use]
+    pub const fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// The specification with the definitions known now, as text.
+    #[must_use]
+    pub fn specification(&self) -> Bytes {
+        self.published.text(&self.definitions().all())
+    }
+
+    /// Runs work to its end, whether or not the client stays.
+    ///
+    /// # Errors
+    ///
+    /// When the work panicked.
+    pub async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.runtime.spawn(work).await.map_err(Problem::internal)
+    }
+
+    /// Asks the store, to the end even if the client leaves, and not for longer than is worth waiting.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer, or not in time.
+    pub async fn read<T, F>(&self, ask: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let work = self.detached(ask(Arc::clone(&self.parts.store)));
+        match tokio::time::timeout(READ_TIME_MAX, work).await {
+            Ok(answer) => answer?.map_err(|error| store_problem(&error)),
+            Err(_) => Err(unavailable().caused_by(format!("no answer within {READ_TIME_MAX:?}"))),
+        }
+    }
+
+    /// The definition, its highest version if none is named; also one that another replica registered meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the store cannot be asked for it.
+    pub async fn definition(&self, name: &str, version: Option<u32>) -> Result<Arc<Definition>, Problem> {
+        if let Some(known) = self.definitions().get(name, version) {
+            return Ok(known);
+        }
+        self.reload_definitions().await?;
+        self.definitions().get(name, version).ok_or_else(|| {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            let detail = match version {
+                Some(version) => format!("There is no definition {name} version {version}."),
+                None => format!("There is no definition {name}."),
+            };
+            Problem::new(Code::DefinitionNotFound, detail)
+        })
+    }
+
+    /// Looks for definitions that another replica registered, if that was not just done.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn reload_definitions(&self) -> Result<(), Problem> {
+        let mut reloaded = self.reloaded.lock().await;
+        if reloaded.is_some_and(|at| at.elapsed() < RELOAD_INTERVAL) {
+            return Ok(());
+        }
+        *reloaded = Some(Instant::now());
+        let definitions = Arc::clone(&self.parts.definitions);
+        self.read(|_| async move { definitions.load().await }).await
+    }
+
+    /// A saga as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be read.
+    pub async fn saga(&self, id: SagaId) -> Result<Saga, Problem> {
+        use skald_core::event::Event;
+        let stream = self.read(|store| async move { store.streams(&[id]).await }).await?.pop();
+        let stream = stream.ok_or_else(|| saga_not_found(id))?;
+        let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {
+            return Err(Problem::internal(format_args!("the stream of {id} does not begin with SagaStarted")));
+        };
+        let definition = self.definition(&started.definition, Some(started.definition_version)).await;
+        let definition = definition.map_err(|problem| match problem.code() {
+            Code::DefinitionNotFound => Problem::internal(format_args!("of {id}: {}", problem.detail())),
+            _ => problem,
+        })?;
+        saga_view(&definition, &stream).map_err(Problem::internal)
+    }
+
+    /// A saga's row as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it cannot be read.
+    pub async fn row(&self, id: SagaId) -> Result<SagaRow, Problem> {
+        let row = self.read(|store| async move { store.row(id).await }).await?;
+        row.ok_or_else(|| saga_not_found(id))
+    }
+}
+
+fn saga_not_found(id: SagaId) -> Problem {
+    Problem::new(Code::SagaNotFound, format!("There is no saga {id}."))
+}
+
+fn unavailable() -> Problem {
+    Problem::new(Code::DatabaseUnavailable, "The database does not answer. Nothing was changed.").retry_after(1)
+}
+
+/// What a failure of the store means to a client.
+#[must_use]
+pub fn store_problem(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Open(_) => unavailable().caused_by(error.to_string()),
+        StoreError::Url | StoreError::NotMigrated(_) | StoreError::TooNew(_) | StoreError::Unreadable(_) => {
+            Problem::internal(error)
+        }
+    }
+}
+
+/// How the server takes connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeOptions {
+    /// Threads.
+    pub workers: usize,
+    /// Open connections, over all threads; more wait to be accepted.
+    pub connections_max: usize,
+    /// How long requests may go on once the server is told to stop.
+    pub stop_grace: Duration,
+}
+
+/// A client must have sent a request's head by then.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// A server on the listener. It runs while it is polled, and stops by its handle, after [`App::close`]; it listens to no
+/// signals itself.
+///
+/// # Errors
+///
+/// When the listener cannot be used.
+pub fn serve(listener: TcpListener, app: Arc<App>, options: ServeOptions) -> std::io::Result<Server> {
+    let data = web::Data::from(app);
+    let server = HttpServer::new(move || {
+        actix_web::App::new()
+            .app_data(data.clone())
+            .configure(api::routes)
+            .default_service(web::to(api::nothing_here))
+            .wrap(actix_web::middleware::from_fn(api::request::surround))
+    });
+    Ok(server
+        .workers(options.workers)
+        .max_connections(options.connections_max.div_ceil(options.workers.max(1)))
+        .client_request_timeout(HEAD_TIME_MAX)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(options.stop_grace.as_secs().max(1))
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::Method;
+    use serde_json::json;
+
+    use crate::api::testing::TestServer;
+
+    #[actix_web::test]
+    async fn a_server_that_stops_answers_those_who_wait() {
+        let server = TestServer::start().await;
+        server.participants.hold("publish:action");
+        let waiting = server.request(Method::POST, "/sagas/note").header("Prefer", "wait=60").json(&json!({}));
+        let stopping = async {
+            while server.participants.calls.lock().unwrap().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            server.stop().await;
+        };
+        let (reply, ()) = tokio::join!(server.send(waiting), stopping);
+        assert_eq!((reply.status, &reply.body["status"]), (202, &json!("running")), "{}", reply.text);
+        server.participants.release("publish:action");
+    }
+}

@@ -1,0 +1,171 @@
+//! The command line.
+//!
+//! Only reads arguments: what a command does is elsewhere. Environment variables other than `SKALD_CONFIG` are the
+//! configuration's business, so that file, environment and flags have one order of precedence.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{DatabaseUrl, Flags};
+
+/// Runs business transactions that span services, and undoes what must be undone.
+#[derive(Debug, Parser)]
+#[command(name = "skald", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start everything on this machine to try it: Skald on SQLite and the demo services catalog, sales and orders
+    Dev(DevArgs),
+    /// Run the service
+    Serve(ServeArgs),
+    /// Bring the database's tables up to date
+    Migrate(MigrateArgs),
+    /// Check saga definitions; names every problem with its place
+    Validate(ValidateArgs),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where the databases are kept
+    #[arg(long, value_name = "DIR", default_value = "./.skald")]
+    pub data_dir: PathBuf,
+    /// Address and port of Skald's API
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Address and port of the service that keeps products and stock
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    pub catalog_listen: SocketAddr,
+    /// Address and port of the service that takes payments
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082")]
+    pub sales_listen: SocketAddr,
+    /// Address and port of the service that keeps orders
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
+    pub orders_listen: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration (TOML); skald.example.toml documents every key
+    #[arg(long, value_name = "PATH", env = "SKALD_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// sqlite:PATH or postgres://.. [key: database.url]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<DatabaseUrl>,
+    /// Address and port of the API [key: server.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Do not bring the database's tables up to date at start [key: database.migrate]
+    #[arg(long)]
+    pub no_migrate: bool,
+    /// A folder of saga definitions to register; may be repeated [key: definitions.folders]
+    #[arg(long, value_name = "DIR")]
+    pub definitions: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// sqlite:PATH or postgres://.. [key: database.url]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<DatabaseUrl>,
+}
+
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Definitions, YAML or JSON
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Also check that the services they call are configured
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+impl ServeArgs {
+    /// What they say about the configuration.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            database_url: self.database_url.clone(),
+            listen: self.listen,
+            migrate: self.no_migrate.then_some(false),
+            definitions: self.definitions.clone(),
+        }
+    }
+}
+
+impl MigrateArgs {
+    /// What they say about the configuration.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags { database_url: self.database_url.clone(), ..Flags::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_turns_its_flags_into_configuration() {
+        let line = "skald serve --database-url postgres://u:hunter2@h/d --listen 0.0.0.0:80 --no-migrate \
+                    --definitions a --definitions b";
+        let Command::Serve(args) = parse(line).unwrap() else { panic!("not serve") };
+        let flags = args.flags();
+        assert_eq!(flags.database_url.as_ref().unwrap().reveal(), "postgres://u:hunter2@h/d");
+        assert_eq!(flags.listen.unwrap().port(), 80);
+        assert_eq!(flags.migrate, Some(false));
+        assert_eq!(flags.definitions, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert!(!format!("{args:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn flags_that_are_not_given_say_nothing() {
+        let Command::Serve(args) = parse("skald serve").unwrap() else { panic!("not serve") };
+        let flags = args.flags();
+        assert!(flags.database_url.is_none() && flags.listen.is_none() && flags.migrate.is_none());
+        assert!(flags.definitions.is_empty());
+    }
+
+    #[test]
+    fn dev_needs_no_arguments() {
+        let Command::Dev(args) = parse("skald dev").unwrap() else { panic!("not dev") };
+        assert_eq!((args.listen.port(), args.catalog_listen.port()), (8080, 8081));
+        assert_eq!((args.sales_listen.port(), args.orders_listen.port()), (8082, 8083));
+        assert_eq!(args.data_dir, PathBuf::from("./.skald"));
+    }
+
+    #[test]
+    fn what_is_unknown_or_missing_is_refused() {
+        for line in ["skald", "skald run", "skald serve --port 1", "skald validate", "skald serve --listen 80"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(matches!(parse("skald validate a.yaml b.yaml --config c.toml"), Ok(Command::Validate(_))));
+        assert!(matches!(parse("skald migrate"), Ok(Command::Migrate(_))));
+        assert!(matches!(parse("skald version"), Ok(Command::Version)));
+    }
+}

@@ -1,0 +1,78 @@
+//! `skald dev`: everything on this machine, with nothing to install, and a demonstration.
+
+use std::{
+    fs::{File, TryLockError},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use skald_participants::{Kind, Service as Participant, ServiceOptions};
+
+use super::{demo, logging, serve::bind, service::Service};
+use crate::{
+    cli::DevArgs,
+    config::{Config, DatabaseUrl, Log, Participant as ParticipantConfig},
+};
+
+const CHECKOUT: &str = include_str!("../../../definitions/checkout.yaml");
+
+pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
+    logging::start(&Log { level: "warn".to_owned(), ..Log::default() })?;
+    let _lock = lock(&args.data_dir)?;
+    let listener = bind(args.listen, "--listen")?;
+    let services = [
+        (Kind::Catalog, bind(args.catalog_listen, "--catalog-listen")?),
+        (Kind::Sales, bind(args.sales_listen, "--sales-listen")?),
+        (Kind::Orders, bind(args.orders_listen, "--orders-listen")?),
+    ];
+    super::runtime()?.block_on(async {
+        let mut config = Config::default();
+        config.database.url = DatabaseUrl::new(sqlite_url(&args.data_dir, "skald"));
+        let mut participants = Vec::new();
+        for (kind, listener) in services {
+            let participant = start_participant(kind, listener, &args.data_dir).await?;
+            let base_url = Some(participant.base_url());
+            config.participants.insert(kind.as_str().to_owned(), ParticipantConfig { base_url, ..Default::default() });
+            participants.push(participant);
+        }
+        let service = Service::start(&config, listener, &[CHECKOUT]).await?;
+        let addresses: Vec<(&str, SocketAddr)> =
+            participants.iter().map(|participant| (participant.kind().as_str(), participant.addr())).collect();
+        demo::show(service.addr(), &addresses).await?;
+        super::asked_to_stop().await;
+        println!("\nstopping");
+        service.stop().await;
+        for participant in participants {
+            participant.stop().await;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn start_participant(kind: Kind, listener: TcpListener, data_dir: &Path) -> anyhow::Result<Participant> {
+    let options = ServiceOptions { faults: true, ..ServiceOptions::new(listener, sqlite_url(data_dir, kind.as_str())) };
+    Participant::start(kind, options).await.with_context(|| format!("cannot start {}", kind.as_str()))
+}
+
+fn sqlite_url(data_dir: &Path, name: &str) -> String {
+    format!("sqlite:{}", data_dir.join(format!("{name}.db")).display())
+}
+
+/// Makes the data folder and keeps it from being used twice at once. The lock goes with the process, however it ends.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let shown = data_dir.display();
+    let unusable = || format!("cannot write to the data folder {shown}: choose another with --data-dir");
+    std::fs::create_dir_all(data_dir).with_context(unusable)?;
+    let file = File::create(data_dir.join("lock")).with_context(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "the data folder {shown} is in use by another `skald dev`: stop it, or choose another with --data-dir"
+            )
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(unusable),
+    }
+}

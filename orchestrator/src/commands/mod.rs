@@ -1,0 +1,57 @@
+//! What each command of the command line does. Errors reach the user as one line.
+
+mod demo;
+mod dev;
+mod logging;
+mod migrate;
+mod serve;
+mod service;
+mod validate;
+
+use std::process::ExitCode;
+
+use crate::{
+    cli::{Command, ConfigFile},
+    config::{self, Config, Flags, Loaded, Sources},
+};
+
+/// Runs a command to its end.
+///
+/// # Errors
+///
+/// What kept it from doing its work, for the user to read.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
+        Command::Validate(args) => validate::run(&args),
+        Command::Version => {
+            println!("skald {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn load(file: &ConfigFile, flags: Flags) -> anyhow::Result<Config> {
+    let sources = Sources { file: file.config.clone(), environment: config::environment(), flags };
+    let Loaded { config, ignored } = Config::load(sources)?;
+    for variable in ignored {
+        eprintln!("skald: {variable} is ignored: it names no section of the configuration");
+    }
+    Ok(config)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Completes when the process is asked to stop (SIGTERM, SIGINT).
+async fn asked_to_stop() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .expect("a signal handler can be installed");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

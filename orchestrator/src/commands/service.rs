@@ -1,0 +1,251 @@
+//! Puts the service together from its configuration, and takes it down again in order.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use backon::{ExponentialBuilder, Retryable as _};
+use skald_core::shard::writer::Limits;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::{
+    app::{self, App, AppParts, Gate, ServeOptions},
+    clock::DatabaseClock,
+    config::{self, Config},
+    dispatch::{CallbackTokens, Circuit, HttpParticipants, ParticipantHealth},
+    engine::{
+        Engine, Parts,
+        definitions::{Definitions, RegisterError},
+    },
+    metrics::Metrics,
+    storage::{self, Owner, Store, StoreError, StoreOptions},
+};
+
+/// Streams at once that one read loads.
+const LOAD_MAX: usize = 128;
+/// A saga with nothing to do for longer leaves the memory.
+const IDLE_MAX: skald_core::time::Millis = skald_core::time::Millis(2_000);
+/// Requests that may wait for the engine's task.
+const REQUESTS_MAX: usize = 10_000;
+const CONNECTIONS_MAX: usize = 25_000;
+const CLOCK_SYNC_EVERY: Duration = Duration::from_secs(30);
+
+/// A running service.
+pub struct Service {
+    addr: SocketAddr,
+    app: Arc<App>,
+    engine: Engine,
+    grace: Duration,
+    server: actix_web::dev::ServerHandle,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Service {
+    /// Opens the database, registers definitions, takes what shards it can and serves. `bundled` are definitions that
+    /// are registered beside the configured folders'.
+    pub async fn start(config: &Config, listener: TcpListener, bundled: &[&str]) -> anyhow::Result<Self> {
+        let addr = listener.local_addr()?;
+        let store = open_store(config).await?;
+        let clock = follow_clock(&store).await?;
+        let secret = store.secret().await?;
+        let metrics = Arc::new(Metrics::new());
+        let tokens = callback_tokens(config, &secret)?;
+        let participants =
+            Arc::new(HttpParticipants::new(&config.participants, clock.clone(), tokens.clone(), &metrics)?);
+        let definitions = definitions(config, &store, &clock, bundled).await?;
+        let shards = u16::try_from(store.shards().await?.len()).context("the database has too many shards")?;
+        let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(format!("http://{addr}")) };
+        let engine = Engine::run(Parts {
+            store: Arc::clone(&store),
+            participants: participants.clone(),
+            clock: clock.clone(),
+            definitions: Arc::clone(&definitions),
+            metrics: Arc::clone(&metrics),
+            owner: owner.clone(),
+            limits: limits(&config.engine, shards),
+            lease: config.database.lease,
+            recovery_ramp: config.engine.recovery_ramp,
+            requests_max: REQUESTS_MAX,
+        });
+        let app = App::open(AppParts {
+            engine: engine.clone(),
+            store,
+            definitions,
+            metrics,
+            clock,
+            tokens,
+            gate: participants,
+            owner_id: owner.id,
+            shards,
+            secret,
+            body_bytes_max: config.server.body_max.0,
+            wait: Duration::from_millis(config.server.wait.0),
+        })
+        .await?;
+        let workers = config.server.workers.map_or_else(processors, usize::from);
+        let grace = Duration::from_millis(config.server.shutdown_grace.0);
+        let options = ServeOptions { workers, connections_max: CONNECTIONS_MAX, stop_grace: grace };
+        let server = app::serve(listener, Arc::clone(&app), options)?;
+        let handle = server.handle();
+        Ok(Self { addr, app, engine, grace, server: handle, serving: tokio::spawn(server) })
+    }
+
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Takes no more work, lets running calls end within the grace, commits what they said and gives the shards back.
+    pub async fn stop(self) {
+        self.app.close();
+        tokio::join!(self.server.stop(true), self.engine.stop(self.grace));
+        match self.serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the HTTP server ended with an error"),
+            Err(error) => tracing::error!(%error, "the HTTP server's task failed"),
+        }
+    }
+}
+
+impl Gate for HttpParticipants {
+    fn pause(&self, name: &str) -> bool {
+        Self::pause(self, name)
+    }
+
+    fn resume(&self, name: &str) -> bool {
+        self.unpause(name)
+    }
+
+    fn health(&self) -> Vec<app::ParticipantHealth> {
+        let health = |participant: ParticipantHealth| app::ParticipantHealth {
+            name: participant.name,
+            circuit: match participant.circuit {
+                Circuit::Closed => "closed",
+                Circuit::HalfOpen => "half_open",
+                Circuit::Open => "open",
+            },
+            paused: participant.paused,
+            in_flight: participant.in_flight,
+            waiting: participant.waiting,
+        };
+        Self::health(self).into_iter().map(health).collect()
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn limits(engine: &config::Engine, shards: u16) -> Limits {
+    Limits {
+        shards,
+        resident_max: engine.max_running as usize,
+        batch_max: engine.commit_batch_max as usize,
+        queue_max: engine.commit_queue_max as usize,
+        load_max: LOAD_MAX,
+        idle_max: IDLE_MAX,
+    }
+}
+
+/// Opens the store, giving a database that is just starting a minute.
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let options =
+        StoreOptions { readers: config.database.readers, shards: config.database.shards, lease: config.database.lease };
+    let url = config.database.url.reveal();
+    let open = || async {
+        let store = storage::open(url, &options).await?;
+        if config.database.migrate {
+            store.migrate().await?;
+        }
+        store.check_schema().await?;
+        Ok::<_, StoreError>(store)
+    };
+    let patience = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_times(15);
+    let store = open
+        .retry(patience)
+        .when(|error| matches!(error, StoreError::Unavailable(_)))
+        .notify(|error, pause| tracing::warn!(%error, ?pause, "the database is not there yet; trying again"))
+        .await?;
+    Ok(store)
+}
+
+async fn follow_clock(store: &Arc<dyn Store>) -> anyhow::Result<Arc<DatabaseClock>> {
+    let clock = Arc::new(DatabaseClock::starting_at(store.now().await?));
+    let (store, following) = (Arc::clone(store), Arc::downgrade(&clock));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(CLOCK_SYNC_EVERY).await;
+            let Some(clock) = following.upgrade() else { return };
+            let asked = Instant::now();
+            match store.now().await {
+                Ok(now) => clock.sync(now, asked),
+                Err(error) => tracing::debug!(%error, "the database's clock cannot be read; going by the last reading"),
+            }
+        }
+    });
+    Ok(clock)
+}
+
+fn callback_tokens(config: &Config, secret: &[u8; 32]) -> anyhow::Result<CallbackTokens> {
+    let Some(source) = &config.server.callback_secret else { return Ok(CallbackTokens::new(secret)) };
+    match source.read() {
+        Ok(secret) => Ok(CallbackTokens::new(secret.reveal().as_bytes())),
+        Err((key, problem)) => bail!("server.callback_secret.{key} {problem}"),
+    }
+}
+
+/// What is registered already, what is bundled, and what the configured folders hold.
+async fn definitions(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    clock: &Arc<DatabaseClock>,
+    bundled: &[&str],
+) -> anyhow::Result<Arc<Definitions>> {
+    let services = config.participants.keys().cloned().collect();
+    let definitions = Arc::new(Definitions::new(Arc::clone(store), clock.clone(), services));
+    definitions.load().await?;
+    for text in bundled {
+        register(&definitions, "a bundled definition", text).await?;
+    }
+    for folder in &config.definitions.folders {
+        for (path, text) in definition_files(folder)? {
+            register(&definitions, &path, &text).await?;
+        }
+    }
+    tracing::info!(count = definitions.all().len(), "definitions are known");
+    Ok(definitions)
+}
+
+fn definition_files(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the definitions in {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("yaml" | "yml" | "json")) {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            files.insert(path.display().to_string(), text);
+        }
+    }
+    Ok(files)
+}
+
+async fn register(definitions: &Definitions, place: &str, text: &str) -> anyhow::Result<()> {
+    match definitions.register(text).await {
+        Ok(_) => Ok(()),
+        Err(RegisterError::Invalid(problems)) => {
+            let list: Vec<String> = problems.0.iter().map(|problem| format!("\n  {problem}")).collect();
+            bail!("{place} is not a valid definition:{}", list.concat())
+        }
+        Err(error) => Err(error).with_context(|| place.to_owned()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Which values are usable, beyond their type.
+
+use skald_core::time::Millis;
+
+use super::{Config, Problem};
+
+/// Everything that is wrong.
+pub(super) fn problems(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    numbers(config, &mut problems);
+    texts(config, &mut problems);
+    for (name, participant) in &config.participants {
+        let section = format!("participants.{name}");
+        if !is_name(name) {
+            let text =
+                "is no name for a participant: use a small letter, then small letters, digits, `-` and `_`, 64 at most";
+            problems.push(Problem::new(section.clone(), text));
+        }
+        participant.check(&section, &mut problems);
+    }
+    problems
+}
+
+fn numbers(config: &Config, problems: &mut Vec<Problem>) {
+    let Config { server, database, engine, .. } = config;
+    let most = u64::from(u32::MAX);
+    for (key, value, least, most) in [
+        ("server.body_max", server.body_max.0 as u64, 1, 1 << 30),
+        ("server.workers", server.workers.map_or(1, u64::from), 1, 1024),
+        ("database.readers", database.readers.into(), 1, 1000),
+        ("database.shards", database.shards.into(), 1, 1024),
+        ("engine.max_running", engine.max_running.into(), 1, most),
+        ("engine.commit_batch_max", engine.commit_batch_max.into(), 1, 10_000),
+        ("engine.commit_queue_max", engine.commit_queue_max.into(), 1, most),
+    ] {
+        if !(least..=most).contains(&value) {
+            problems.push(Problem::new(key, format!("is {value}: give {least} to {most}")));
+        }
+    }
+    let (shortest, longest) = (Millis(1_000), Millis(300_000));
+    if !(shortest..=longest).contains(&database.lease) {
+        problems.push(Problem::new("database.lease", format!("is {}: give {shortest} to {longest}", database.lease)));
+    }
+}
+
+fn texts(config: &Config, problems: &mut Vec<Problem>) {
+    let url = config.database.url.reveal();
+    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        let text = "begins neither with `sqlite:` nor with `postgres://`";
+        problems.push(Problem::new("database.url", text));
+    }
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
+        let text = format!("is no filter ({error}): write a level such as `info`, or `info,skald::dispatch=debug`");
+        problems.push(Problem::new("log.level", text));
+    }
+    if let Some(Err((key, text))) = config.server.callback_secret.as_ref().map(super::SecretSource::read) {
+        problems.push(Problem::new(format!("server.callback_secret.{key}"), text));
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
+}

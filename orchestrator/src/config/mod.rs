@@ -1,0 +1,173 @@
+//! The configuration: one TOML file, then the environment, then flags; the later wins.
+//!
+//! Unknown keys and unusable values are refused at start, with the key's name, where it is and what to do. Secrets are
+//! shown neither in `Debug` nor in errors. `skald.example.toml` documents every key; a test holds it complete.
+//!
+//! An environment variable names a key as `SKALD_<SECTION>_<KEY>`, deeper levels with two underscores:
+//! `SKALD_DATABASE_URL`, `SKALD_PARTICIPANTS__SALES__BREAKER__FAILURES`. Its value is text, or any TOML value. Variables
+//! that begin with `SKALD_` but with no section are ignored and reported: Kubernetes sets such ones by itself for a
+//! service called `skald`.
+
+mod check;
+mod layers;
+mod participant;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::Deserialize;
+use skald_core::time::Millis;
+
+#[cfg(test)]
+pub use self::values::Secret;
+pub use self::{
+    layers::{Flags, Loaded, Sources, environment},
+    participant::{Breaker, Participant, RateLimit, SecretHeader, SecretSource},
+    problem::{ConfigError, Problem},
+    values::{ByteSize, DatabaseUrl},
+};
+
+/// The whole configuration. One that [`Config::load`] returned is checked.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Config {
+    pub server: Server,
+    pub database: Database,
+    pub engine: Engine,
+    pub definitions: Definitions,
+    pub log: Log,
+    /// By the name that definitions call them.
+    pub participants: BTreeMap<String, Participant>,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// A larger request body is refused.
+    pub body_max: ByteSize,
+    /// Threads that serve requests. None: one per processor.
+    pub workers: Option<u16>,
+    /// On SIGTERM, how long running calls may take to finish.
+    pub shutdown_grace: Millis,
+    /// How long a start waits for the saga's end when the client does not say.
+    pub wait: Millis,
+    /// Signs callback tokens; the same on all replicas. None: whoever starts the service finds one.
+    pub callback_secret: Option<SecretSource>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            body_max: ByteSize(1 << 20),
+            workers: None,
+            shutdown_grace: Millis(30_000),
+            wait: Millis(10_000),
+            callback_secret: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Database {
+    /// `sqlite:PATH` or `postgres://..`.
+    pub url: DatabaseUrl,
+    /// Connections for reading, beside the writer's.
+    pub readers: u32,
+    /// Shards of a new database; SQLite always has one.
+    pub shards: u16,
+    /// How long a shard is owned without renewal.
+    pub lease: Millis,
+    /// Apply migrations at start.
+    pub migrate: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: DatabaseUrl::new("sqlite:./.skald/skald.db"),
+            readers: 4,
+            shards: 16,
+            lease: Millis(5_000),
+            migrate: true,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Engine {
+    /// Sagas in memory: those that wait for long are only in the database. Past so many, starts are refused with 503.
+    pub max_running: u32,
+    /// Transitions in one commit.
+    pub commit_batch_max: u32,
+    /// Past so many transitions waiting for a commit, starts are refused with 503.
+    pub commit_queue_max: u32,
+    /// After a start, the calls of unfinished sagas are spread over this time.
+    pub recovery_ramp: Millis,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { max_running: 10_000, commit_batch_max: 512, commit_queue_max: 10_000, recovery_ramp: Millis(5_000) }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Definitions {
+    /// Every `.yaml`, `.yml` and `.json` in them is registered at start.
+    pub folders: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or `tracing` directives such as `info,skald::dispatch=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub enum LogFormat {
+    Text,
+    /// One object per line.
+    Json,
+}
+
+impl Config {
+    /// Reads, merges and checks the configuration.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with its values, or the first thing that keeps them from being read.
+    pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
+        let loaded = layers::merge(sources)?;
+        let problems = check::problems(&loaded.config);
+        if problems.is_empty() { Ok(loaded) } else { Err(ConfigError::Values(problems)) }
+    }
+}

@@ -1,0 +1,171 @@
+//! The request headers of the contract with participants.
+//!
+//! | header | value | on |
+//! | --- | --- | --- |
+//! | `Idempotency-Key` | `"<saga>:<step>:<action\|compensation>"`, a quoted string (RFC 8941) | every call |
+//! | `Saga-Id`, `Saga-Step`, `Saga-Operation`, `Saga-Attempt` | | every call |
+//! | `Saga-Deadline` | RFC 3339, UTC | every call of a saga that has one |
+//! | `Saga-Callback-Token` | see [`super::CallbackTokens`] | every call |
+//! | `Saga-Compensates` | the action's key, quoted | compensations |
+//! | `Saga-Outcome` | `succeeded` or `unknown`: how the action ended | compensations |
+//! | `X-Correlation-Id`, `traceparent` | | every call |
+//! | `Content-Type`, `Accept` | JSON, unless the definition says otherwise | with a body; every call |
+//! | `Accept-Encoding` | `identity`: a compressed answer is refused | every call |
+//!
+//! A poll and a status call carry the same headers as the attempt they ask about, key and attempt number too, so that a
+//! participant can find it by its key; being asked with GET it has no idempotency to keep. A 202 without `Location` is
+//! polled by the same request again, for which the key is what makes it safe.
+//!
+//! Headers of a definition go out too, but not those named here, those that belong to the connection, or the secret
+//! header: they are left out.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap,
+    HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use skald_core::{
+    decide::Invoke,
+    ids::{Operation, call_key},
+    state::Outcome,
+    time::Timestamp,
+};
+
+use super::{CallbackTokens, trace::TraceParent};
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static SAGA_ID: HeaderName = HeaderName::from_static("saga-id");
+static SAGA_STEP: HeaderName = HeaderName::from_static("saga-step");
+static SAGA_OPERATION: HeaderName = HeaderName::from_static("saga-operation");
+static SAGA_ATTEMPT: HeaderName = HeaderName::from_static("saga-attempt");
+static SAGA_DEADLINE: HeaderName = HeaderName::from_static("saga-deadline");
+static SAGA_CALLBACK_TOKEN: HeaderName = HeaderName::from_static("saga-callback-token");
+static SAGA_COMPENSATES: HeaderName = HeaderName::from_static("saga-compensates");
+static SAGA_OUTCOME: HeaderName = HeaderName::from_static("saga-outcome");
+static CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What a definition cannot set.
+static RESERVED: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
+    let ours = [
+        &IDEMPOTENCY_KEY,
+        &SAGA_ID,
+        &SAGA_STEP,
+        &SAGA_OPERATION,
+        &SAGA_ATTEMPT,
+        &SAGA_DEADLINE,
+        &SAGA_CALLBACK_TOKEN,
+        &SAGA_COMPENSATES,
+        &SAGA_OUTCOME,
+        &CORRELATION_ID,
+        &TRACEPARENT,
+    ];
+    let connection = [
+        ACCEPT_ENCODING,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        EXPECT,
+        HOST,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        USER_AGENT,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    ours.into_iter().cloned().chain(connection).collect()
+});
+
+/// A header's name, for the error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the header `{0}` holds characters that a header cannot carry")]
+pub struct Unsendable(String);
+
+/// All headers of a call, but for the length.
+///
+/// # Errors
+///
+/// When a value cannot be put into a header.
+pub fn of_call(
+    invoke: &Invoke,
+    trace: &TraceParent,
+    tokens: &CallbackTokens,
+    secret: Option<&(HeaderName, HeaderValue)>,
+) -> Result<HeaderMap, Unsendable> {
+    let mut headers = HeaderMap::with_capacity(24);
+    for (name, value) in &invoke.target.headers {
+        let unsendable = || Unsendable(name.clone());
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsendable())?;
+        if !RESERVED.contains(&name) {
+            headers.insert(name, HeaderValue::from_str(value).map_err(|_| unsendable())?);
+        }
+    }
+    if invoke.target.body.is_some() {
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json, application/problem+json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("skald/", env!("CARGO_PKG_VERSION"))));
+
+    headers.insert(&IDEMPOTENCY_KEY, quoted(&IDEMPOTENCY_KEY, &invoke.key)?);
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    headers.insert(&SAGA_ID, text(&SAGA_ID, invoke.saga.as_uuid().hyphenated().encode_lower(&mut id))?);
+    headers.insert(&SAGA_STEP, text(&SAGA_STEP, &invoke.step)?);
+    headers.insert(&SAGA_OPERATION, HeaderValue::from_static(invoke.operation.as_str()));
+    headers.insert(&SAGA_ATTEMPT, HeaderValue::from(invoke.attempt));
+    if let Some(deadline) = invoke.deadline_at.and_then(rfc3339) {
+        headers.insert(&SAGA_DEADLINE, text(&SAGA_DEADLINE, &deadline)?);
+    }
+    let token = tokens.issue(&invoke.key);
+    headers.insert(&SAGA_CALLBACK_TOKEN, HeaderValue::from_bytes(&token).expect("hexadecimal digits"));
+    headers.insert(&CORRELATION_ID, text(&CORRELATION_ID, &invoke.correlation_id)?);
+    headers.insert(&TRACEPARENT, text(&TRACEPARENT, trace.as_str())?);
+    if let Some(outcome) = invoke.compensates {
+        let action = call_key(invoke.saga, &invoke.step, Operation::Action);
+        headers.insert(&SAGA_COMPENSATES, quoted(&SAGA_COMPENSATES, &action)?);
+        headers.insert(&SAGA_OUTCOME, HeaderValue::from_static(outcome_text(outcome)));
+    }
+    if let Some((name, value)) = secret {
+        headers.insert(name, value.clone());
+    }
+    Ok(headers)
+}
+
+const fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Unknown => "unknown",
+        // A rejected action is never compensated; were it, "unknown" asks the participant to look.
+        Outcome::Rejected => "unknown",
+    }
+}
+
+fn text(name: &HeaderName, value: &str) -> Result<HeaderValue, Unsendable> {
+    HeaderValue::from_str(value).map_err(|_| Unsendable(name.to_string()))
+}
+
+/// A structured field's string: printable ASCII, with quotes and backslashes escaped.
+fn quoted(name: &HeaderName, value: &str) -> Result<HeaderValue, Unsendable> {
+    if value.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
+        return Err(Unsendable(name.to_string()));
+    }
+    let mut quoted = Vec::with_capacity(value.len() + 2);
+    quoted.push(b'"');
+    for byte in value.bytes() {
+        if matches!(byte, b'"' | b'\\') {
+            quoted.push(b'\\');
+        }
+        quoted.push(byte);
+    }
+    quoted.push(b'"');
+    HeaderValue::from_maybe_shared(Bytes::from(quoted)).map_err(|_| Unsendable(name.to_string()))
+}
+
+fn rfc3339(at: Timestamp) -> Option<String> {
+    Some(DateTime::from_timestamp_micros(at.as_micros())?.to_rfc3339_opts(SecondsFormat::Millis, true))
+}

@@ -1,0 +1,196 @@
+//! The shell around the core: it commits what the core decides, calls whom the core says, and keeps the shards leased.
+//!
+//! [`shell`] is one task that owns the [`Writer`](skald_core::shard::writer::Writer) and carries out its effects;
+//! [`leases`] is another that takes, renews and gives back shards; [`definitions`] is the registry both read.
+//! Requests reach the shell through [`Engine`], over a bounded channel: a client that leaves cancels only its own wait.
+
+pub mod definitions;
+mod leases;
+mod observe;
+mod shell;
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use skald_core::{
+    decide::{Callback, Input, OperatorCommand},
+    ids::SagaId,
+    shard::writer::{Limits, Load, Refusal, StartRequest},
+    state::{SagaRow, Status},
+    time::Millis,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::definitions::Definitions;
+use crate::{
+    clock::Clock,
+    dispatch::Participants,
+    metrics::Metrics,
+    storage::{Owner, Store},
+};
+
+/// What the engine works with.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub participants: Arc<dyn Participants>,
+    pub clock: Arc<dyn Clock>,
+    pub definitions: Arc<Definitions>,
+    pub metrics: Arc<Metrics>,
+    pub owner: Owner,
+    pub limits: Limits,
+    pub lease: Millis,
+    /// Sagas that are due when a shard is taken begin spread over at most this time.
+    pub recovery_ramp: Millis,
+    /// Requests that may wait for the shell.
+    pub requests_max: usize,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("owner", &self.owner).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// How far a saga is, as of the last commit made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub version: u64,
+    pub status: Status,
+}
+
+/// How the engine is, for readiness.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    pub load: Load,
+    /// Why nothing can be committed at the moment.
+    pub stalled: Option<String>,
+    pub stopping: bool,
+}
+
+/// The way to the running engine; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    requests: mpsc::Sender<Request>,
+    health: Arc<RwLock<Health>>,
+    stopped: watch::Receiver<bool>,
+}
+
+type Answer = Result<SagaRow, Refusal>;
+
+#[derive(Debug)]
+enum Request {
+    Start { request: Box<StartRequest>, reply: Reply },
+    Input { saga: SagaId, input: Box<Input>, reply: Reply },
+    Watch { saga: SagaId, progress: watch::Sender<Option<Progress>> },
+    Stop { grace: Duration },
+}
+
+/// Where an answer goes, and who wants to hear of the saga afterwards.
+#[derive(Debug)]
+struct Reply {
+    answer: oneshot::Sender<Answer>,
+    watcher: Option<watch::Sender<Option<Progress>>>,
+}
+
+impl Engine {
+    /// Starts the engine's tasks. They end after [`Engine::stop`].
+    #[must_use]
+    pub fn run(parts: Parts) -> Self {
+        let (requests, inbox) = mpsc::channel(parts.requests_max);
+        let health = Arc::new(RwLock::new(Health::default()));
+        let (stopped_sender, stopped) = watch::channel(false);
+        let (owned, ownership) = mpsc::unbounded_channel();
+        let (forgotten, to_retake) = mpsc::unbounded_channel();
+        let leases = leases::Leases::new(&parts, owned, to_retake);
+        let shell = shell::Shell::new(parts, Arc::clone(&health), forgotten, ownership);
+        tokio::spawn(async move {
+            let leases = tokio::spawn(leases.run());
+            shell.run(inbox).await;
+            if let Err(error) = leases.await {
+                tracing::error!(%error, "the lease task failed");
+            }
+            stopped_sender.send_replace(true);
+        });
+        Self { requests, health, stopped }
+    }
+
+    /// Starts a saga. Answers once it is durable; with `wait`, once it has ended, is parked, or that time has passed,
+    /// with the row as it then is.
+    ///
+    /// # Errors
+    ///
+    /// When the start was not accepted. Nothing exists then, except perhaps after `InDoubt`.
+    pub async fn start(&self, request: StartRequest, wait: Option<Duration>) -> Answer {
+        let (watcher, mut progress) = watch::channel(None);
+        let watcher = wait.map(|_| watcher);
+        let request = Box::new(request);
+        let mut row = self.ask(|answer| Request::Start { request, reply: Reply { answer, watcher } }).await?;
+        if let Some(wait) = wait
+            && !row.status.is_ended()
+        {
+            let settled = progress.wait_for(|progress| progress.is_some_and(|progress| is_settled(progress.status)));
+            if let Ok(Ok(progress)) = tokio::time::timeout(wait, settled).await
+                && let Some(Progress { version, status }) = *progress
+            {
+                (row.version, row.status) = (version, status);
+            }
+        }
+        Ok(row)
+    }
+
+    /// Applies an operator's command; answers once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// When the command does not fit the saga's state, or this replica cannot take it.
+    pub async fn operate(&self, saga: SagaId, command: OperatorCommand) -> Answer {
+        self.input(saga, Input::Operator(command)).await
+    }
+
+    /// Takes a participant's word for how an accepted operation ended; answers once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// When the operation is not under way and did not end that way, or this replica cannot take it.
+    pub async fn callback(&self, saga: SagaId, callback: Callback) -> Answer {
+        self.input(saga, Input::Callback(callback)).await
+    }
+
+    /// Tells of every commit of the saga made here from now on; ends when the saga does. Commits of other replicas
+    /// are not heard.
+    pub async fn watch(&self, saga: SagaId) -> watch::Receiver<Option<Progress>> {
+        let (progress, receiver) = watch::channel(None);
+        // A stopped engine drops the sender, which the receiver sees as the end.
+        let _ = self.requests.send(Request::Watch { saga, progress }).await;
+        receiver
+    }
+
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.read().expect("nothing panics while it holds this lock").clone()
+    }
+
+    /// Takes no more work, lets calls in flight end within `grace`, commits what they said, gives the shards back.
+    pub async fn stop(&self, grace: Duration) {
+        let _ = self.requests.send(Request::Stop { grace }).await;
+        let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+    }
+
+    async fn input(&self, saga: SagaId, input: Input) -> Answer {
+        let input = Box::new(input);
+        self.ask(|answer| Request::Input { saga, input, reply: Reply { answer, watcher: None } }).await
+    }
+
+    async fn ask(&self, request: impl FnOnce(oneshot::Sender<Answer>) -> Request) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(request(answer)).map_err(|_| Refusal::Overloaded)?;
+        answered.await.unwrap_or(Err(Refusal::NotOwner))
+    }
+}
+
+/// Whether waiting longer is pointless: it ended, or only an operator can move it on.
+const fn is_settled(status: Status) -> bool {
+    status.is_ended() || matches!(status, Status::Parked)
+}

@@ -1,0 +1,386 @@
+//! The task that owns the writer: feeds it what happens and carries out what it asks for.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use skald_core::{
+    classify::CallReport,
+    decide::Invoke,
+    event::Recorded,
+    ids::{Epoch, SagaId, Shard},
+    shard::{
+        batch::{Batch, CommitError},
+        writer::{Effect, Refusal, Writer},
+    },
+    state::Status,
+    time::{Millis, Timestamp},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+
+use super::{Health, Parts, Progress, Reply, Request, observe};
+use crate::storage::{Store, StoreError, Unfinished};
+
+/// What the lease task tells the shell.
+#[derive(Debug)]
+pub(super) enum Ownership {
+    Taken {
+        shard: Shard,
+        epoch: Epoch,
+        unfinished: Vec<Unfinished>,
+    },
+    /// Another replica has them, or the lease ran out.
+    Lost(Vec<Shard>),
+}
+
+/// What the shell tells the lease task.
+#[derive(Debug)]
+pub(super) enum LeaseRequest {
+    Retake(Vec<Shard>),
+    Release,
+}
+
+#[derive(Debug)]
+struct Landed {
+    saga: SagaId,
+    step: String,
+    call: u64,
+    report: CallReport,
+}
+
+#[derive(Debug)]
+struct LoadedStreams {
+    read: u64,
+    /// Of each saga that was asked for; empty when there is no such saga.
+    streams: Vec<(SagaId, Result<Vec<Recorded>, StoreError>)>,
+}
+
+pub(super) struct Shell {
+    parts: Parts,
+    writer: Writer<Reply>,
+    health: Arc<RwLock<Health>>,
+    leases: mpsc::UnboundedSender<LeaseRequest>,
+    ownership: mpsc::UnboundedReceiver<Ownership>,
+    watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
+    /// When those who had left were last forgotten.
+    swept_at: Instant,
+    /// Sagas of the owned shards that need an operator.
+    parked: BTreeSet<SagaId>,
+    calls: JoinSet<Landed>,
+    loads: JoinSet<LoadedStreams>,
+    commit: Option<JoinHandle<Result<(), CommitError>>>,
+    /// Set while stopping: when the grace ends.
+    stop_at: Option<Instant>,
+}
+
+impl Shell {
+    pub fn new(
+        parts: Parts,
+        health: Arc<RwLock<Health>>,
+        leases: mpsc::UnboundedSender<LeaseRequest>,
+        ownership: mpsc::UnboundedReceiver<Ownership>,
+    ) -> Self {
+        Self {
+            writer: Writer::new(parts.limits),
+            parts,
+            health,
+            leases,
+            ownership,
+            watchers: HashMap::new(),
+            swept_at: Instant::now(),
+            parked: BTreeSet::new(),
+            calls: JoinSet::new(),
+            loads: JoinSet::new(),
+            commit: None,
+            stop_at: None,
+        }
+    }
+
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut heard = Vec::with_capacity(256);
+        while !self.is_done() {
+            let wake = self.sleep();
+            tokio::select! {
+                biased;
+                result = finished(&mut self.commit) => {
+                    self.commit = None;
+                    let now = self.now();
+                    self.writer.committed(result, now);
+                }
+                Some(landed) = self.calls.join_next() => {
+                    self.landed(landed);
+                    while let Some(landed) = self.calls.try_join_next() {
+                        self.landed(landed);
+                    }
+                }
+                Some(loaded) = self.loads.join_next() => self.loaded(loaded),
+                Some(ownership) = self.ownership.recv() => self.ownership_changed(ownership),
+                _ = requests.recv_many(&mut heard, 256) => {
+                    for request in heard.drain(..) {
+                        self.request(request);
+                    }
+                }
+                () = tokio::time::sleep(wake) => {}
+            }
+            if self.stop_at.is_none() {
+                self.parts.definitions.drain_new(|definition| self.writer.define(definition));
+                let now = self.now();
+                self.writer.tick(now);
+            }
+            self.carry_out();
+            self.report();
+        }
+        let _ = self.leases.send(LeaseRequest::Release);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// How long nothing will happen by itself.
+    fn sleep(&self) -> Duration {
+        if let Some(stop_at) = self.stop_at {
+            return stop_at.saturating_duration_since(Instant::now());
+        }
+        const REPORT_EVERY: Duration = Duration::from_secs(1);
+        let until_wake = self.writer.next_wake().map(|at| Duration::from_millis(self.now().until(at).0));
+        until_wake.map_or(REPORT_EVERY, |until| until.min(REPORT_EVERY))
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(stop_at) = self.stop_at else { return false };
+        self.commit.is_none() && (self.calls.is_empty() && self.writer.is_drained() || stop_at <= Instant::now())
+    }
+
+    fn request(&mut self, request: Request) {
+        let now = self.now();
+        match request {
+            Request::Start { reply, .. } | Request::Input { reply, .. } if self.stop_at.is_some() => {
+                let _ = reply.answer.send(Err(Refusal::NotOwner));
+            }
+            Request::Start { request, reply } => self.writer.start(*request, reply, now),
+            Request::Input { saga, input, reply } => self.writer.input(saga, *input, reply, now),
+            Request::Watch { saga, progress } => {
+                self.sweep_watchers();
+                self.watchers.entry(saga).or_default().push(progress);
+            }
+            Request::Stop { grace } => self.stop_at = Some(Instant::now() + grace),
+        }
+    }
+
+    fn landed(&mut self, landed: Result<Landed, tokio::task::JoinError>) {
+        let now = self.now();
+        match landed {
+            Ok(Landed { saga, step, call, report }) => self.writer.call_finished(saga, step, call, report, now),
+            // Aborted with the shards it was made for.
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => tracing::error!(%error, "a call's task failed"),
+        }
+    }
+
+    fn loaded(&mut self, loaded: Result<LoadedStreams, tokio::task::JoinError>) {
+        let now = self.now();
+        match loaded {
+            Ok(LoadedStreams { read, streams }) => {
+                for (saga, stream) in streams {
+                    match stream {
+                        Ok(stream) => self.writer.loaded(read, saga, &stream, now),
+                        Err(error @ StoreError::Unreadable(_)) => {
+                            self.writer.unreadable(read, saga, &error.to_string())
+                        }
+                        Err(error) => {
+                            tracing::warn!(%saga, %error, "a saga could not be loaded; trying again");
+                            self.writer.not_loaded(read, saga, now);
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "a load's task failed"),
+        }
+    }
+
+    fn ownership_changed(&mut self, ownership: Ownership) {
+        match ownership {
+            Ownership::Taken { shard, epoch, unfinished } => {
+                tracing::info!(%shard, %epoch, unfinished = unfinished.len(), "shard taken");
+                let parked = unfinished.iter().filter(|saga| saga.status == Status::Parked).map(|saga| saga.id);
+                self.parked.extend(parked);
+                let ramped = ramp(&unfinished, self.now(), self.parts.recovery_ramp);
+                self.writer.own(shard, epoch, ramped);
+            }
+            Ownership::Lost(shards) => {
+                tracing::warn!(?shards, "shards lost");
+                self.writer.lose(&shards);
+                self.forget_parked(&shards);
+                if self.writer.load().shards == 0 {
+                    self.calls.abort_all();
+                }
+            }
+        }
+    }
+
+    fn forget_parked(&mut self, shards: &[Shard]) {
+        let total = self.parts.limits.shards;
+        self.parked.retain(|saga| !shards.contains(&saga.shard(total)));
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.writer.next_effect() {
+            match effect {
+                Effect::Commit(batch) => self.spawn_commit(batch),
+                // Announced and not made: the next owner makes it.
+                Effect::Invoke(_) if self.stop_at.is_some() => {}
+                Effect::Invoke(invoke) => self.spawn_call(*invoke),
+                Effect::Load { read, sagas } => self.spawn_load(read, sagas),
+                Effect::Reply(reply, answer) => self.reply(reply, answer),
+                Effect::Committed { batch, index, definition, .. } => {
+                    let transition = &batch.transitions[index];
+                    observe::committed(&self.parts.metrics, transition, &definition);
+                    match transition.row.status {
+                        Status::Parked => self.parked.insert(transition.row.id),
+                        _ => self.parked.remove(&transition.row.id),
+                    };
+                    let progress = Progress { version: transition.row.version, status: transition.row.status };
+                    self.notify(transition.row.id, progress);
+                }
+                Effect::Forgotten(shards) => {
+                    tracing::warn!(?shards, "shards in doubt or fenced off; taking them again");
+                    self.forget_parked(&shards);
+                    let _ = self.leases.send(LeaseRequest::Retake(shards));
+                }
+                Effect::Stuck { saga, reason } => {
+                    tracing::error!(%saga, reason, "the saga cannot be carried on by this process");
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, reply: Reply, answer: super::Answer) {
+        if let (Ok(row), Some(watcher)) = (&answer, reply.watcher)
+            && !row.status.is_ended()
+        {
+            self.watchers.entry(row.id).or_default().push(watcher);
+        }
+        // Whoever asked may have left.
+        let _ = reply.answer.send(answer);
+    }
+
+    fn notify(&mut self, saga: SagaId, progress: Progress) {
+        let Some(watchers) = self.watchers.get_mut(&saga) else { return };
+        watchers.retain(|watcher| !watcher.is_closed());
+        for watcher in &*watchers {
+            watcher.send_replace(Some(progress));
+        }
+        if watchers.is_empty() || progress.status.is_ended() {
+            self.watchers.remove(&saga);
+        }
+    }
+
+    /// Forgets watchers who left sagas that do not move.
+    fn sweep_watchers(&mut self) {
+        const SWEEP_EVERY: Duration = Duration::from_secs(30);
+        if self.swept_at.elapsed() < SWEEP_EVERY {
+            return;
+        }
+        self.swept_at = Instant::now();
+        self.watchers.retain(|_, watchers| {
+            watchers.retain(|watcher| !watcher.is_closed());
+            !watchers.is_empty()
+        });
+    }
+
+    fn spawn_commit(&mut self, batch: Arc<Batch>) {
+        let store = Arc::clone(&self.parts.store);
+        let metrics = Arc::clone(&self.parts.metrics);
+        self.commit = Some(tokio::spawn(async move {
+            let begun = Instant::now();
+            let result = store.commit(&batch).await;
+            observe::commit_ended(&metrics, batch.transitions.len(), begun.elapsed(), &result);
+            result
+        }));
+    }
+
+    fn spawn_call(&mut self, invoke: Invoke) {
+        let participants = Arc::clone(&self.parts.participants);
+        self.calls.spawn(async move {
+            let report = participants.call(&invoke).await;
+            Landed { saga: invoke.saga, step: invoke.step.to_string(), call: invoke.call, report }
+        });
+    }
+
+    fn spawn_load(&mut self, read: u64, sagas: Vec<SagaId>) {
+        let store = Arc::clone(&self.parts.store);
+        self.loads.spawn(async move {
+            let streams = read_streams(&*store, sagas).await;
+            LoadedStreams { read, streams }
+        });
+    }
+
+    fn report(&mut self) {
+        let load = self.writer.load();
+        observe::load(&self.parts.metrics, &load, self.parked.len());
+        let stalled = self.writer.stalled();
+        let mut health = self.health.write().expect("nothing panics while it holds this lock");
+        health.load = load;
+        health.stopping = self.stop_at.is_some();
+        if health.stalled.as_deref() != stalled {
+            if let Some(reason) = stalled {
+                tracing::error!(reason, "commits do not get through; trying again");
+            }
+            health.stalled = stalled.map(str::to_owned);
+        }
+    }
+}
+
+/// Reads streams together; one that cannot be read must not keep the others from being.
+async fn read_streams(store: &dyn Store, sagas: Vec<SagaId>) -> Vec<(SagaId, Result<Vec<Recorded>, StoreError>)> {
+    if let Ok(streams) = store.streams(&sagas).await {
+        let mut found: HashMap<SagaId, Vec<Recorded>> =
+            streams.into_iter().filter_map(|stream| Some((stream.first()?.stream, stream))).collect();
+        return sagas.into_iter().map(|saga| (saga, Ok(found.remove(&saga).unwrap_or_default()))).collect();
+    }
+    let mut streams = Vec::with_capacity(sagas.len());
+    for saga in sagas {
+        let stream = store.streams(&[saga]).await.map(|mut streams| streams.pop().unwrap_or_default());
+        streams.push((saga, stream));
+    }
+    streams
+}
+
+/// When each unfinished saga of a newly taken shard is looked at: those that are due, one after another.
+fn ramp(unfinished: &[Unfinished], now: Timestamp, ramp: Millis) -> Vec<(SagaId, Option<Timestamp>)> {
+    let is_due = |wake_at: Option<Timestamp>| wake_at.is_some_and(|at| at <= now);
+    let due = unfinished.iter().filter(|saga| is_due(saga.wake_at)).count().max(1) as u64;
+    let mut turn = 0;
+    let spread = ramp.0.min(due);
+    let place = |saga: &Unfinished| {
+        let wake_at = if is_due(saga.wake_at) {
+            turn += 1;
+            Some(now.plus(Millis(turn * spread / due)))
+        } else {
+            saga.wake_at
+        };
+        (saga.id, wake_at)
+    };
+    unfinished.iter().map(place).collect()
+}
+
+/// Waits for the commit under way; forever if there is none.
+async fn finished(commit: &mut Option<JoinHandle<Result<(), CommitError>>>) -> Result<(), CommitError> {
+    match commit {
+        Some(handle) => handle.await.unwrap_or_else(|error| Err(CommitError::InDoubt(error.to_string()))),
+        None => std::future::pending().await,
+    }
+}
+
+impl std::fmt::Debug for Shell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").field("load", &self.writer.load()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,24 @@
+//! Skald, the saga orchestrator: the service and its command line.
+
+mod api;
+mod app;
+mod cli;
+mod clock;
+mod commands;
+mod config;
+mod dispatch;
+mod engine;
+mod metrics;
+mod storage;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    commands::run(cli.command).unwrap_or_else(|error| {
+        eprintln!("skald: {error:#}");
+        ExitCode::FAILURE
+    })
+}

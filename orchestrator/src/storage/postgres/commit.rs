@@ -1,0 +1,262 @@
+//! The hot path: one batch is one statement on one session, prepared once, its own transaction, one round trip.
+//!
+//! What may come back, and what it means:
+//!
+//! | what happened | means |
+//! | --- | --- |
+//! | no session could be had (refused, no such database, starting up, too many clients, slow) | `NotApplied` |
+//! | `SK001`: a shard is no longer held under the batch's epoch | `Fenced` |
+//! | `SK002`: a saga is not at the version that the batch continues | `Refused` |
+//! | class 22, 23 or 54: bad data, a key or version that exists, too large for an index | `Refused` |
+//! | any other error *response* before the statement was reported complete: serialization (40001, 40P01), disk full (53100), read-only (25006), lock or statement timeout (55P03, 57014), termination (57P01), .. | `NotApplied` |
+//! | an error response after that: the implicit commit was refused | `NotApplied` |
+//! | the same, but the session was ended (FATAL); a crash (PANIC) at any time | `InDoubt` |
+//! | the connection broke or an answer was not understood, at whatever point | `InDoubt` |
+//! | no answer within half a lease | `InDoubt` |
+//!
+//! The rows before the last three rest on this: a single statement is its own transaction, and the server answers an
+//! error before "complete" only when it has rolled that transaction back.
+//!
+//! After anything but `Fenced` and `Refused` the session is dropped, and the next batch opens another.
+
+use std::{fmt, time::Duration};
+
+use futures_util::TryStreamExt as _;
+use skald_core::{
+    ids::Shard,
+    shard::batch::{Batch, CommitError},
+    time::Millis,
+};
+use sqlx::{
+    Connection as _, Either, Executor as _, PgConnection,
+    postgres::{PgArguments, PgConnectOptions, PgDatabaseError, PgSeverity},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{super::wellformed, CONNECT_TIMEOUT, SessionTimeouts, columns};
+
+/// Batches waiting for the session. The engine has one commit in flight; this is for whoever shares the store.
+const QUEUE: usize = 16;
+
+/// Writes a batch, or raises and writes nothing.
+///
+/// `held` locks the rows of the shards that are still ours, in ascending order, and `fence` moves their heads. Every
+/// other write hangs on `base`, which has rows only if all fences held: a sibling that did not would be written although
+/// the fence matched nothing. Events find the first position of their shard by the place of its fence in the batch,
+/// which spares a join.
+pub(super) const COMMIT: &str = "
+WITH held AS MATERIALIZED (
+    SELECT s.shard, f.events
+    FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS f (shard, epoch, events)
+    JOIN shards AS s ON s.shard = f.shard AND s.epoch = f.epoch
+    ORDER BY s.shard
+    FOR NO KEY UPDATE OF s
+), fence AS (
+    UPDATE shards AS s
+    SET head = s.head + held.events
+    FROM held
+    WHERE s.shard = held.shard
+    RETURNING s.shard, s.head - held.events AS head_before
+), taken AS MATERIALIZED (
+    SELECT array_agg(shard ORDER BY shard) AS shards, array_agg(head_before ORDER BY shard) AS heads
+    FROM fence
+), base AS MATERIALIZED (
+    SELECT heads FROM taken WHERE shards = $1
+), saga AS MATERIALIZED (
+    SELECT *
+    FROM unnest($4::integer[], $5::uuid[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[],
+                $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::text[], $16::bigint[], $17::text[],
+                $18::text[], $19::bigint[], $20::text[], $21::text[], $22::bytea[])
+        AS saga (fence, id, version_before, version, status, state, updated_at_us,
+                 ended_at_us, deadline_at_us, wake_at_us, failure, definition, definition_version, mode,
+                 correlation_id, created_at_us, key_definition, key, fingerprint)
+), created AS (
+    INSERT INTO sagas (id, shard, definition, definition_version, mode, status, state, version, correlation_id,
+                       failure, created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us)
+    SELECT id, ($1)[fence], definition, definition_version, mode, status, state, version, correlation_id,
+           failure, created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us
+    FROM base, saga
+    WHERE version_before = 0
+    RETURNING 1
+), updated AS (
+    UPDATE sagas AS s
+    SET status = saga.status,
+        state = saga.state,
+        version = saga.version,
+        failure = saga.failure,
+        updated_at_us = saga.updated_at_us,
+        ended_at_us = saga.ended_at_us,
+        deadline_at_us = saga.deadline_at_us,
+        wake_at_us = saga.wake_at_us
+    FROM base, saga
+    WHERE saga.version_before > 0
+      AND s.id = saga.id
+      AND s.shard = ($1)[saga.fence]
+      AND s.version = saga.version_before
+    RETURNING 1
+), keyed AS (
+    INSERT INTO start_keys (definition, key, shard, saga, fingerprint)
+    SELECT key_definition, key, ($1)[fence], id, fingerprint
+    FROM base, saga
+    WHERE key IS NOT NULL
+), logged AS (
+    INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data)
+    SELECT ($1)[event.fence], base.heads[event.fence] + event.nth, stream, version, ($2)[event.fence], kind, type,
+           occurred_at_us, actor, data
+    FROM base,
+         unnest($23::integer[], $24::bigint[], $25::uuid[], $26::bigint[], $27::text[], $28::text[], $29::bigint[],
+                $30::text[], $31::text[])
+             AS event (fence, nth, stream, version, kind, type, occurred_at_us, actor, data)
+)
+SELECT skald_check_commit($1, (SELECT shards FROM taken), cardinality($4)::bigint,
+                          (SELECT count(*) FROM created) + (SELECT count(*) FROM updated))";
+
+/// The handle of the task that owns the writing session. A commit that was handed to it runs to its end whether or not
+/// anyone still waits for the answer.
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    arguments: PgArguments,
+    answer: oneshot::Sender<Result<(), CommitError>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Starts the task; it ends when the handle is dropped. The session is opened by the first commit.
+    pub fn spawn(base: &PgConnectOptions, lease: Millis, patience: Duration) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let session = Session { options: writer_session(base, lease), patience, connection: None };
+        tokio::spawn(run(session, queue));
+        Self { jobs }
+    }
+
+    pub async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        if batch.transitions.is_empty() {
+            return Ok(());
+        }
+        wellformed::check(batch)?;
+        let arguments = columns::arguments(batch).map_err(|error| CommitError::Refused(error.to_string()))?;
+        let (answer, answered) = oneshot::channel();
+        let stopped = || CommitError::NotApplied("the store is shutting down".to_owned());
+        self.jobs.send(Job { arguments, answer }).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(CommitError::InDoubt("the writer died".to_owned())))
+    }
+}
+
+/// The writer's plan is made once and must stay the right one: it always goes by the indexes, also if it was made
+/// while the tables were empty.
+pub(super) fn writer_session(base: &PgConnectOptions, lease: Millis) -> PgConnectOptions {
+    let timeouts = SessionTimeouts::within(lease);
+    base.clone().application_name("skald-writer").options([
+        ("synchronous_commit", "on"),
+        ("lock_timeout", &timeouts.lock),
+        ("statement_timeout", &timeouts.statement),
+        ("idle_in_transaction_session_timeout", &timeouts.statement),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_material", "off"),
+        ("jit", "off"),
+    ])
+}
+
+async fn run(mut session: Session, mut queue: mpsc::Receiver<Job>) {
+    while let Some(job) = queue.recv().await {
+        let result = session.commit(job.arguments).await;
+        // Nobody may be waiting any more; what was written stays written, and is found by whoever takes the shard.
+        let _ = job.answer.send(result);
+    }
+}
+
+struct Session {
+    options: PgConnectOptions,
+    /// How long to wait for an answer.
+    patience: Duration,
+    connection: Option<PgConnection>,
+}
+
+impl Session {
+    async fn commit(&mut self, arguments: PgArguments) -> Result<(), CommitError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let executed = tokio::time::timeout(self.patience, execute(&mut connection, arguments)).await;
+        let result = executed.unwrap_or_else(|_| {
+            Err(CommitError::InDoubt(format!("no answer within {} ms", self.patience.as_millis())))
+        });
+        if matches!(result, Ok(()) | Err(CommitError::Fenced(_) | CommitError::Refused(_))) {
+            self.connection = Some(connection);
+        }
+        result
+    }
+
+    async fn connect(&self) -> Result<PgConnection, CommitError> {
+        let connecting = async {
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            // Large payloads are compressed on the way in; lz4 costs a tenth of the default, where it is built in.
+            connection
+                .execute(
+                    "SELECT set_config(name, 'lz4', false) FROM pg_settings
+                     WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)",
+                )
+                .await?;
+            Ok(connection)
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT.min(self.patience), connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                let error: sqlx::Error = error;
+                Err(CommitError::NotApplied(format!("no session: {error}")))
+            }
+            Err(_) => Err(CommitError::NotApplied("no session in time".to_owned())),
+        }
+    }
+}
+
+async fn execute(connection: &mut PgConnection, arguments: PgArguments) -> Result<(), CommitError> {
+    let mut answers = connection.fetch_many(sqlx::query_with(COMMIT, arguments));
+    let mut complete = false;
+    loop {
+        match answers.try_next().await {
+            Ok(Some(Either::Left(_))) => complete = true,
+            Ok(Some(Either::Right(_))) => {}
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(meaning(&error, complete)),
+        }
+    }
+}
+
+/// The table at the top of this module.
+fn meaning(error: &sqlx::Error, complete: bool) -> CommitError {
+    let sqlx::Error::Database(response) = error else { return CommitError::InDoubt(error.to_string()) };
+    let Some(response) = response.try_downcast_ref::<PgDatabaseError>() else {
+        return CommitError::InDoubt(error.to_string());
+    };
+    let text = format!("{} ({})", response.message(), response.code());
+    match (response.severity(), complete) {
+        (PgSeverity::Panic, _) | (PgSeverity::Fatal, true) => return CommitError::InDoubt(text),
+        (_, true) => return CommitError::NotApplied(text),
+        (_, false) => {}
+    }
+    match response.code() {
+        "SK001" => CommitError::Fenced(lost_shards(response.detail())),
+        "SK002" => CommitError::Refused(text),
+        code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => CommitError::Refused(text),
+        _ => CommitError::NotApplied(text),
+    }
+}
+
+/// `skald_check_commit` lists them.
+fn lost_shards(detail: Option<&str>) -> Vec<Shard> {
+    detail.unwrap_or_default().split(',').filter_map(|number| number.parse().ok().map(Shard)).collect()
+}

@@ -1,0 +1,273 @@
+//! Rows as both databases hold them, and their way back to the engine's types. Whatever cannot be read is
+//! [`StoreError::Unreadable`]: it is never guessed at.
+
+use std::{fmt, sync::Arc};
+
+use skald_core::{
+    event::{Event, Mode, Recorded},
+    ids::{Epoch, SagaId, Shard},
+    state::{SagaRow, Status},
+    time::Timestamp,
+};
+use sqlx::{FromRow, types::Uuid};
+
+use super::{KeyedSaga, OwnedShard, Pause, PauseKind, ShardRow, StoreError, StoredDefinition, Unfinished};
+
+/// The newest form of events that this Skald can fold.
+pub const EVENT_SCHEMA_VERSION: i16 = 1;
+
+#[derive(Debug, FromRow)]
+pub struct SagaRecord {
+    id: Uuid,
+    definition: String,
+    definition_version: i64,
+    mode: String,
+    status: String,
+    state: String,
+    version: i64,
+    correlation_id: String,
+    failure: Option<String>,
+    created_at_us: i64,
+    updated_at_us: i64,
+    ended_at_us: Option<i64>,
+    deadline_at_us: Option<i64>,
+    wake_at_us: Option<i64>,
+}
+
+impl TryFrom<SagaRecord> for SagaRow {
+    type Error = StoreError;
+
+    fn try_from(record: SagaRecord) -> Result<Self, StoreError> {
+        let id = SagaId::from_uuid(record.id);
+        let unreadable = |what: &str| StoreError::Unreadable(format!("saga {id}: {what}"));
+        let failure = record
+            .failure
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|error| unreadable(&format!("its failure: {error}")))?;
+        Ok(Self {
+            id,
+            definition: Arc::from(record.definition),
+            definition_version: u32::try_from(record.definition_version)
+                .map_err(|_| unreadable("its definition's version"))?,
+            mode: mode(&record.mode).ok_or_else(|| unreadable("its mode"))?,
+            status: status(&record.status).ok_or_else(|| unreadable("its status"))?,
+            state: record.state,
+            version: u64::try_from(record.version).map_err(|_| unreadable("its version"))?,
+            correlation_id: Arc::from(record.correlation_id),
+            failure,
+            created_at: Timestamp::from_micros(record.created_at_us),
+            updated_at: Timestamp::from_micros(record.updated_at_us),
+            ended_at: record.ended_at_us.map(Timestamp::from_micros),
+            deadline_at: record.deadline_at_us.map(Timestamp::from_micros),
+            wake_at: record.wake_at_us.map(Timestamp::from_micros),
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct EventRecord {
+    shard: i32,
+    position: i64,
+    stream: Uuid,
+    version: i64,
+    epoch: i64,
+    kind: String,
+    #[sqlx(rename = "type")]
+    type_name: Option<String>,
+    occurred_at_us: i64,
+    actor: Option<String>,
+    schema_version: i16,
+    data: String,
+}
+
+impl TryFrom<EventRecord> for Recorded {
+    type Error = StoreError;
+
+    fn try_from(record: EventRecord) -> Result<Self, StoreError> {
+        let stream = SagaId::from_uuid(record.stream);
+        let unreadable = |what: &dyn fmt::Display| {
+            StoreError::Unreadable(format!("saga {stream}, event {}: {what}", record.version))
+        };
+        if record.schema_version != EVENT_SCHEMA_VERSION {
+            return Err(unreadable(&format_args!("its form is {}, newer than this Skald", record.schema_version)));
+        }
+        let event = Event::parse(&record.kind, &record.data).map_err(|error| unreadable(&error))?;
+        Ok(Self {
+            stream,
+            version: u64::try_from(record.version).map_err(|_| unreadable(&"its version"))?,
+            shard: shard(record.shard)?,
+            position: record.position,
+            epoch: Epoch(record.epoch),
+            occurred_at: Timestamp::from_micros(record.occurred_at_us),
+            type_name: record.type_name.map_or_else(|| Arc::from(event.kind()), Arc::from),
+            actor: record.actor,
+            event,
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct ShardRecord {
+    shard: i32,
+    epoch: i64,
+    owner: Option<String>,
+    owner_url: Option<String>,
+    lease_until_us: i64,
+    head: i64,
+}
+
+impl TryFrom<ShardRecord> for ShardRow {
+    type Error = StoreError;
+
+    fn try_from(record: ShardRecord) -> Result<Self, StoreError> {
+        Ok(Self {
+            shard: shard(record.shard)?,
+            epoch: Epoch(record.epoch),
+            owner: record.owner,
+            owner_url: record.owner_url,
+            lease_until: Timestamp::from_micros(record.lease_until_us),
+            head: record.head,
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct OwnedShardRecord {
+    shard: i32,
+    epoch: i64,
+    head: i64,
+}
+
+impl TryFrom<OwnedShardRecord> for OwnedShard {
+    type Error = StoreError;
+
+    fn try_from(record: OwnedShardRecord) -> Result<Self, StoreError> {
+        Ok(Self { shard: shard(record.shard)?, epoch: Epoch(record.epoch), head: record.head })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct UnfinishedRecord {
+    id: Uuid,
+    status: String,
+    wake_at_us: Option<i64>,
+}
+
+impl TryFrom<UnfinishedRecord> for Unfinished {
+    type Error = StoreError;
+
+    fn try_from(record: UnfinishedRecord) -> Result<Self, StoreError> {
+        let id = SagaId::from_uuid(record.id);
+        let status = status(&record.status).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its status")))?;
+        Ok(Self { id, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct KeyedSagaRecord {
+    saga: Uuid,
+    fingerprint: Vec<u8>,
+}
+
+impl TryFrom<KeyedSagaRecord> for KeyedSaga {
+    type Error = StoreError;
+
+    fn try_from(record: KeyedSagaRecord) -> Result<Self, StoreError> {
+        let saga = SagaId::from_uuid(record.saga);
+        let fingerprint = <[u8; 32]>::try_from(record.fingerprint)
+            .map_err(|_| StoreError::Unreadable(format!("the start key of saga {saga}: its fingerprint")))?;
+        Ok(Self { saga, fingerprint })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct DefinitionRecord {
+    name: String,
+    version: i64,
+    hash: String,
+    document: String,
+    registered_at_us: i64,
+}
+
+impl TryFrom<DefinitionRecord> for StoredDefinition {
+    type Error = StoreError;
+
+    fn try_from(record: DefinitionRecord) -> Result<Self, StoreError> {
+        let version = u32::try_from(record.version)
+            .map_err(|_| StoreError::Unreadable(format!("definition {}: version {}", record.name, record.version)))?;
+        Ok(Self {
+            name: record.name,
+            version,
+            hash: record.hash,
+            document: record.document,
+            registered_at: Timestamp::from_micros(record.registered_at_us),
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct PauseRecord {
+    kind: String,
+    name: String,
+    actor: String,
+    reason: String,
+    since_us: i64,
+}
+
+impl TryFrom<PauseRecord> for Pause {
+    type Error = StoreError;
+
+    fn try_from(record: PauseRecord) -> Result<Self, StoreError> {
+        let kind = [PauseKind::Definition, PauseKind::Participant]
+            .into_iter()
+            .find(|kind| pause_word(*kind) == record.kind)
+            .ok_or_else(|| StoreError::Unreadable(format!("a pause of kind {}", record.kind)))?;
+        Ok(Self {
+            kind,
+            name: record.name,
+            actor: record.actor,
+            reason: record.reason,
+            since: Timestamp::from_micros(record.since_us),
+        })
+    }
+}
+
+pub const fn pause_word(kind: PauseKind) -> &'static str {
+    match kind {
+        PauseKind::Definition => "definition",
+        PauseKind::Participant => "participant",
+    }
+}
+
+/// Reads a whole result, or says what in it cannot be read.
+pub fn read_all<R, T: TryFrom<R, Error = StoreError>>(records: Vec<R>) -> Result<Vec<T>, StoreError> {
+    records.into_iter().map(T::try_from).collect()
+}
+
+/// Cuts events that are sorted by stream into streams, in the order in which the sagas were asked for.
+pub fn group_by_stream(sagas: &[SagaId], events: Vec<Recorded>) -> Vec<Vec<Recorded>> {
+    let mut streams = std::collections::HashMap::<SagaId, Vec<Recorded>>::with_capacity(sagas.len());
+    for event in events {
+        streams.entry(event.stream).or_default().push(event);
+    }
+    sagas.iter().filter_map(|saga| streams.remove(saga)).collect()
+}
+
+/// Ids made before `at` are smaller than this one, and ids made from `at` on are not: a UUIDv7 begins with its time.
+pub fn id_floor(at: Timestamp) -> Uuid {
+    let millis = u128::try_from(at.as_micros().div_euclid(1000)).unwrap_or(0).min((1 << 48) - 1);
+    Uuid::from_u128(millis << 80)
+}
+
+pub fn shard(number: i32) -> Result<Shard, StoreError> {
+    u16::try_from(number).map(Shard).map_err(|_| StoreError::Unreadable(format!("shard {number}")))
+}
+
+fn status(word: &str) -> Option<Status> {
+    Status::ALL.into_iter().find(|status| status.as_str() == word)
+}
+
+fn mode(word: &str) -> Option<Mode> {
+    [Mode::Orchestrated, Mode::Choreographed].into_iter().find(|mode| mode.as_str() == word)
+}

@@ -1,0 +1,100 @@
+//! Reading sagas and their events. Single statements on pooled connections that cannot write.
+
+use skald_core::{
+    event::Recorded,
+    ids::{SagaId, Shard},
+    state::SagaRow,
+};
+use sqlx::{AssertSqlSafe, QueryBuilder, SqlitePool, types::Uuid};
+
+use super::{
+    super::{
+        KeyedSaga, SagaFilter, StoreError, Unfinished,
+        listing::{SAGA_COLUMNS, push_list},
+        records::{EventRecord, KeyedSagaRecord, SagaRecord, UnfinishedRecord, group_by_stream, read_all},
+    },
+    failed,
+};
+
+pub async fn events(pool: &SqlitePool, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+    let rows: Vec<EventRecord> = sqlx::query_as(
+        "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+         FROM events
+         WHERE stream = ?1 AND version > ?2
+         ORDER BY version
+         LIMIT ?3",
+    )
+    .bind(saga.as_uuid())
+    .bind(i64::try_from(after).unwrap_or(i64::MAX))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    read_all(rows)
+}
+
+/// The ids travel as one JSON array, so that any number of them is the same statement.
+pub async fn streams(pool: &SqlitePool, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
+    let ids: Vec<String> = sagas.iter().map(|saga| saga.as_uuid().simple().to_string()).collect();
+    let ids = serde_json::to_string(&ids).map_err(|error| StoreError::Unreadable(error.to_string()))?;
+    let rows: Vec<EventRecord> = sqlx::query_as(
+        "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+         FROM events
+         WHERE stream IN (SELECT unhex(value) FROM json_each(?1))
+         ORDER BY stream, version",
+    )
+    .bind(ids)
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    Ok(group_by_stream(sagas, read_all(rows)?))
+}
+
+pub async fn row(pool: &SqlitePool, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {
+    let sql = AssertSqlSafe(format!("SELECT {SAGA_COLUMNS} FROM sagas WHERE id = ?1"));
+    let row: Option<SagaRecord> =
+        sqlx::query_as(sql).bind(saga.as_uuid()).fetch_optional(pool).await.map_err(failed)?;
+    row.map(SagaRow::try_from).transpose()
+}
+
+pub async fn list(pool: &SqlitePool, filter: &SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
+    let mut query = QueryBuilder::new("");
+    if !push_list(&mut query, filter) {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<SagaRecord> = query.build_query_as().fetch_all(pool).await.map_err(failed)?;
+    read_all(rows)
+}
+
+pub async fn unfinished(
+    pool: &SqlitePool,
+    shard: Shard,
+    after: Option<SagaId>,
+    limit: u32,
+) -> Result<Vec<Unfinished>, StoreError> {
+    let rows: Vec<UnfinishedRecord> = sqlx::query_as(
+        "SELECT id, status, wake_at_us
+         FROM sagas
+         WHERE shard = ?1 AND ended_at_us IS NULL AND id > ?2
+         ORDER BY id
+         LIMIT ?3",
+    )
+    .bind(i32::from(shard.0))
+    .bind(after.map_or(Uuid::nil(), SagaId::as_uuid))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    read_all(rows)
+}
+
+pub async fn keyed_saga(pool: &SqlitePool, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError> {
+    let row: Option<KeyedSagaRecord> =
+        sqlx::query_as("SELECT saga, fingerprint FROM start_keys WHERE definition = ?1 AND key = ?2")
+            .bind(definition)
+            .bind(key)
+            .fetch_optional(pool)
+            .await
+            .map_err(failed)?;
+    row.map(KeyedSaga::try_from).transpose()
+}

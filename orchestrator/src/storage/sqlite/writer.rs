@@ -1,0 +1,148 @@
+//! The one writing connection and the task that owns it.
+//!
+//! Jobs run one after the other, each to its end, whether or not anyone still waits: a caller that goes away leaves no
+//! transaction open.
+
+use std::fmt;
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use sqlx::{
+    ConnectOptions as _, Connection as _, FromRow, Sqlite, SqliteConnection,
+    query::{Query, QueryAs},
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteQueryResult, SqliteRow},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{super::StoreError, failed};
+
+/// Jobs waiting for the connection.
+const QUEUE: usize = 64;
+
+type Job = Box<dyn for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, ()> + Send>;
+
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// The job could not be taken on, or its end was not seen.
+#[derive(Clone, Copy, Debug)]
+pub enum Abandoned {
+    BeforeStart,
+    Meanwhile,
+}
+
+impl From<Abandoned> for StoreError {
+    fn from(_: Abandoned) -> Self {
+        Self::Unavailable(sqlx::Error::WorkerCrashed)
+    }
+}
+
+impl Writer {
+    /// Opens the connection and starts the task, which ends when the handle is dropped.
+    pub async fn spawn(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let connection = options.connect().await.map_err(|error| StoreError::Open(error.to_string()))?;
+        let mut session = Session { options, connection: Some(connection), suspect: false };
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        tokio::spawn(async move {
+            while let Some(job) = queue.recv().await {
+                job(&mut session).await;
+            }
+            if let Some(connection) = session.connection.take() {
+                // Carries the log over to the file; what is not carried over now will be at the next open.
+                let _ = connection.close().await;
+            }
+        });
+        Ok(Self { jobs })
+    }
+
+    /// Runs a job in its turn.
+    pub async fn run<T, F>(&self, job: F) -> Result<T, Abandoned>
+    where
+        T: Send + 'static,
+        F: for<'s> FnOnce(&'s mut Session) -> BoxFuture<'s, T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |session| {
+            Box::pin(async move {
+                // Nobody may be waiting any more, which changes nothing.
+                let _ = answer.send(job(session).await);
+            })
+        });
+        self.jobs.send(job).await.map_err(|_| Abandoned::BeforeStart)?;
+        answered.await.map_err(|_| Abandoned::Meanwhile)
+    }
+
+    /// Runs one statement, its own transaction, in its turn.
+    pub async fn execute(
+        &self,
+        statement: Query<'static, Sqlite, SqliteArguments>,
+    ) -> Result<SqliteQueryResult, StoreError> {
+        self.run(|session| session.execute(statement).boxed()).await?.map_err(failed)
+    }
+
+    /// Runs one statement, its own transaction, in its turn, for the rows that it returns.
+    pub async fn fetch_all<R>(
+        &self,
+        statement: QueryAs<'static, Sqlite, R, SqliteArguments>,
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        self.run(|session| session.fetch_all(statement).boxed()).await?.map_err(failed)
+    }
+}
+
+pub struct Session {
+    options: SqliteConnectOptions,
+    connection: Option<SqliteConnection>,
+    /// Whether the last write failed for a reason that lies in the disk or the file rather than in the data.
+    pub suspect: bool,
+}
+
+impl Session {
+    /// The connection; a new one if the last was given up.
+    pub async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    async fn execute(
+        &mut self,
+        statement: Query<'static, Sqlite, SqliteArguments>,
+    ) -> Result<SqliteQueryResult, sqlx::Error> {
+        statement.execute(self.connection().await?).await
+    }
+
+    async fn fetch_all<R>(
+        &mut self,
+        statement: QueryAs<'static, Sqlite, R, SqliteArguments>,
+    ) -> Result<Vec<R>, sqlx::Error>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        statement.fetch_all(self.connection().await?).await
+    }
+
+    /// Ends whatever transaction is open. SQLite has ended it by itself after some errors; a connection that cannot be
+    /// brought back to rest is closed, which undoes what it had not committed.
+    pub async fn roll_back(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        match sqlx::query("ROLLBACK").execute(&mut connection).await {
+            Ok(_) => self.connection = Some(connection),
+            Err(sqlx::Error::Database(error)) if error.message().contains("no transaction is active") => {
+                self.connection = Some(connection);
+            }
+            // A failing close still lets go of the file.
+            Err(_) => drop(connection.close_hard().await),
+        }
+    }
+}

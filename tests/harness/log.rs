@@ -1,0 +1,246 @@
+//! Invariants 6 to 10, from the database: the log is whole and in order, and what it folds to is what the rows say.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use skald_core::{
+    definition::Definition,
+    event::{Event, Recorded},
+    ids::{Epoch, SagaId, Shard},
+    state::SagaState,
+    time::Timestamp,
+};
+
+use super::{checker::Start, database::Database, effects::Fate};
+
+/// Everything that the database holds of sagas.
+#[derive(Debug)]
+pub struct Log {
+    streams: BTreeMap<SagaId, Vec<Recorded>>,
+    /// Rows, column by column in the order of [`COLUMNS`].
+    rows: BTreeMap<SagaId, Columns>,
+    /// The last position of each shard.
+    heads: BTreeMap<Shard, i64>,
+    definitions: BTreeMap<(String, u32), Definition>,
+    /// Saga by definition and key.
+    start_keys: BTreeMap<(String, String), SagaId>,
+}
+
+type Columns = [Option<String>; 12];
+
+const COLUMNS: [&str; 12] = [
+    "definition",
+    "definition_version",
+    "mode",
+    "status",
+    "state",
+    "version",
+    "correlation_id",
+    "created_at_us",
+    "updated_at_us",
+    "ended_at_us",
+    "deadline_at_us",
+    "wake_at_us",
+];
+
+impl Log {
+    pub async fn read(database: &Database) -> Self {
+        let mut log = Self {
+            streams: read_streams(database).await,
+            rows: read_rows(database).await,
+            heads: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            start_keys: BTreeMap::new(),
+        };
+        let sql = "SELECT CAST(shard AS TEXT), CAST(head AS TEXT) FROM shards";
+        for [shard, head] in database.texts(sql.to_owned()).await {
+            log.heads.insert(Shard(number(shard)), number(head));
+        }
+        for [document] in database.texts("SELECT document FROM definitions".to_owned()).await {
+            let definition = Definition::parse(&text(document), None).expect("what is registered was checked");
+            log.definitions.insert((definition.name.clone(), definition.version), definition);
+        }
+        let sql = format!("SELECT definition, key, {} FROM start_keys", database.id_text("saga"));
+        for [definition, key, saga] in database.texts(sql).await {
+            log.start_keys.insert((text(definition), text(key)), id(saga));
+        }
+        log
+    }
+
+    /// What became of each saga.
+    pub fn fates(&self) -> BTreeMap<String, Fate> {
+        let fate = |(saga, row): (&SagaId, &Columns)| {
+            let decided = |recorded: &Recorded| match &recorded.event {
+                Event::OperatorActed(acted) if ["skip", "resolve"].contains(&acted.action.as_str()) => {
+                    acted.step.clone()
+                }
+                _ => None,
+            };
+            let stream = self.streams.get(saga).map_or(&[][..], Vec::as_slice);
+            let [definition, _, _, status, ..] = row.clone();
+            let decided_by_operator = stream.iter().filter_map(decided).collect();
+            (saga.to_string(), Fate { definition: text(definition), status: text(status), decided_by_operator })
+        };
+        self.rows.iter().map(fate).collect()
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        let mut violations = self.of_positions();
+        for (saga, stream) in &self.streams {
+            let of_stream = of_ends(stream).into_iter().chain(of_versions(stream)).chain(self.of_fold(*saga, stream));
+            violations.extend(of_stream.map(|text| format!("{text} (saga {saga})")));
+        }
+        let without_events = self.rows.keys().filter(|saga| !self.streams.contains_key(saga));
+        violations.extend(without_events.map(|saga| format!("8: saga {saga} has a row and no events")));
+        violations
+    }
+
+    /// Invariant 10: acknowledged starts exist, and one key gave one saga.
+    pub fn violations_of_starts(&self, starts: &[Start]) -> Vec<String> {
+        let mut violations = Vec::new();
+        let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
+        for start in starts {
+            let Start { key, saga } = start;
+            if !saga.parse().is_ok_and(|saga: SagaId| self.rows.contains_key(&saga)) {
+                violations.push(format!("10: the start of saga {saga} was acknowledged, and it does not exist"));
+            }
+            let Some(key) = key else { continue };
+            if let Some(other) = by_key.insert(key, saga)
+                && other != saga
+            {
+                violations.push(format!("10: the key `{key}` gave saga {saga} and saga {other}"));
+            }
+            if !self.start_keys.iter().any(|((_, known), of)| known == key && of.to_string() == *saga) {
+                violations.push(format!("10: the database does not hold `{key}` as the key of saga {saga}"));
+            }
+        }
+        violations
+    }
+
+    /// Invariants 7 and 9: positions of a shard are 1 to its head, and epochs only grow along them.
+    fn of_positions(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        let mut shards: BTreeMap<Shard, Vec<(i64, Epoch)>> = BTreeMap::new();
+        for recorded in self.streams.values().flatten() {
+            shards.entry(recorded.shard).or_default().push((recorded.position, recorded.epoch));
+        }
+        for (shard, mut positions) in shards {
+            positions.sort_unstable();
+            let gap = positions.iter().zip(1..).find(|((position, _), expected)| position != expected);
+            if let Some(((found, _), expected)) = gap {
+                violations.push(format!("7: shard {shard} has position {found} where {expected} should be"));
+            }
+            let head = self.heads.get(&shard).copied().unwrap_or(0);
+            if positions.len() as i64 != head {
+                violations.push(format!("7: shard {shard} has {} events, its head is {head}", positions.len()));
+            }
+            if let Some([before, after]) = positions.array_windows().find(|[before, after]| before.1 > after.1) {
+                violations.push(format!("9: shard {shard} goes back from epoch {} to {}", before.1, after.1));
+            }
+        }
+        violations
+    }
+
+    /// Invariant 8: the fold of the stream is the row, and each event has the name that the definition gives it.
+    fn of_fold(&self, saga: SagaId, stream: &[Recorded]) -> Vec<String> {
+        let Some(row) = self.rows.get(&saga) else { return vec!["8: it has events and no row".to_owned()] };
+        let key = (text(row[0].clone()), number(row[1].clone()));
+        let Some(definition) = self.definitions.get(&key) else { return vec![format!("8: there is no {key:?}")] };
+        let state = match SagaState::fold(definition, stream, None) {
+            Ok(state) => state,
+            Err(error) => return vec![format!("8: its events do not fold: {error}")],
+        };
+        let folded = columns(&state, definition);
+        let differ = COLUMNS.iter().zip(folded.iter().zip(row)).filter(|(_, (folded, row))| folded != row);
+        let mut violations: Vec<String> = differ
+            .map(|(name, (folded, row))| format!("8: `{name}` folds to {folded:?}, the row says {row:?}"))
+            .collect();
+        let misnamed = stream.iter().filter(|recorded| *recorded.type_name != *recorded.event.type_name(definition));
+        violations
+            .extend(misnamed.map(|recorded| format!("8: event {} is named {}", recorded.version, recorded.type_name)));
+        violations
+    }
+}
+
+/// Invariant 6: nothing comes after an end.
+fn of_ends(stream: &[Recorded]) -> Option<String> {
+    let is_end =
+        |event: &Event| matches!(event, Event::SagaCompleted(_) | Event::SagaCompensated(_) | Event::SagaAbandoned(_));
+    let end = stream.iter().position(|recorded| is_end(&recorded.event))?;
+    let after = stream.get(end + 1)?;
+    Some(format!("6: {} follows {}", after.event.kind(), stream[end].event.kind()))
+}
+
+/// Invariant 7: versions are 1..n.
+fn of_versions(stream: &[Recorded]) -> Option<String> {
+    let (found, expected) = stream.iter().zip(1..).find(|(recorded, expected)| recorded.version != *expected)?;
+    Some(format!("7: version {} where {expected} should be", found.version))
+}
+
+fn columns(state: &SagaState, definition: &Definition) -> Columns {
+    let row = state.row(definition);
+    let us = |at: Timestamp| at.as_micros().to_string();
+    [
+        Some(row.definition.to_string()),
+        Some(row.definition_version.to_string()),
+        Some(row.mode.as_str().to_owned()),
+        Some(row.status.as_str().to_owned()),
+        Some(row.state),
+        Some(row.version.to_string()),
+        Some(row.correlation_id.to_string()),
+        Some(us(row.created_at)),
+        Some(us(row.updated_at)),
+        row.ended_at.map(us),
+        row.deadline_at.map(us),
+        row.wake_at.map(us),
+    ]
+}
+
+async fn read_rows(database: &Database) -> BTreeMap<SagaId, Columns> {
+    let columns = COLUMNS.map(|column| format!("CAST({column} AS TEXT)")).join(", ");
+    let rows = database.texts::<13>(format!("SELECT {}, {columns} FROM sagas", database.id_text("id"))).await;
+    let row = |[saga, columns @ ..]: [Option<String>; 13]| (id(saga), columns);
+    rows.into_iter().map(row).collect()
+}
+
+async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
+    let sql = format!(
+        "SELECT {}, CAST(version AS TEXT), CAST(shard AS TEXT), CAST(position AS TEXT), CAST(epoch AS TEXT), kind, type,
+                CAST(occurred_at_us AS TEXT), actor, data FROM events",
+        database.id_text("stream")
+    );
+    let mut streams: BTreeMap<SagaId, Vec<Recorded>> = BTreeMap::new();
+    for [stream, version, shard, position, epoch, kind, type_name, occurred_at, actor, data] in
+        database.texts(sql).await
+    {
+        let kind = text(kind);
+        let recorded = Recorded {
+            stream: id(stream),
+            version: number(version),
+            shard: Shard(number(shard)),
+            position: number(position),
+            epoch: Epoch(number(epoch)),
+            occurred_at: Timestamp::from_micros(number(occurred_at)),
+            type_name: Arc::from(type_name.unwrap_or_else(|| kind.clone())),
+            actor,
+            event: Event::parse(&kind, &text(data)).expect("this version wrote it"),
+        };
+        streams.entry(recorded.stream).or_default().push(recorded);
+    }
+    for stream in streams.values_mut() {
+        stream.sort_by_key(|recorded| recorded.version);
+    }
+    streams
+}
+
+fn text(column: Option<String>) -> String {
+    column.expect("the column is never NULL")
+}
+
+fn number<N: std::str::FromStr>(column: Option<String>) -> N {
+    let text = text(column);
+    text.parse().unwrap_or_else(|_| panic!("`{text}` is not a number of the column's kind"))
+}
+
+fn id(column: Option<String>) -> SagaId {
+    text(column).parse().expect("ids are UUIDs")
+}

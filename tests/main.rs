@@ -1,0 +1,22 @@
+//! End to end: the real programs over real HTTP on SQLite and on PostgreSQL, judged by what the participants' ledgers
+//! and the database say.
+//!
+//! Every test has servers, ports, folders and databases of its own; only the PostgreSQL cluster is shared. Nothing
+//! sleeps: tests wait for conditions ([`harness::eventually`]). The invariants that [`harness::checker`] checks are those
+//! of the design, by number.
+
+mod accepted;
+mod bad_input;
+mod checkout;
+mod command_line;
+mod crashes;
+mod definitions;
+mod faults;
+mod harness;
+mod hung;
+mod observability;
+mod operators;
+mod pausing;
+mod starts;
+mod stream;
+mod waiting;
