@@ -1,0 +1,51 @@
+//! The developers' commands: `cargo xtask COMMAND`. The README and `.ci/run` call these and nothing else, so what
+//! passes on a desk passes in CI.
+
+mod ci;
+mod deny;
+mod postgres;
+#[path = "../../tests/harness/postgres_binaries.rs"]
+mod postgres_binaries;
+mod run;
+mod stages;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Skald's commands for developers")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run all tests, on SQLite and PostgreSQL; installs what is missing where it can.
+    Test {
+        /// Passed on to the test binaries, e.g. part of a test's name.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests.
+    Ci,
+    /// Write the OpenAPI specification anew to `openapi/skald.json`.
+    Openapi,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Test { filter } => suite::run(&filter),
+        Command::Ci => ci::run(),
+        Command::Openapi => suite::write_openapi(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
