@@ -1,5 +1,6 @@
 //! The writer against a store that fails in every way a store can, with crashes, usurpers and an unreliable network.
 
+mod leases;
 mod replica;
 mod store;
 
