@@ -84,7 +84,11 @@ impl Leases {
         let fences: Vec<OwnedShard> = self.held.values().copied().collect();
         let margin = Duration::from_millis(self.lease.0 / 5);
         let patience = self.safe_until.saturating_duration_since(sent + margin);
-        let renewed = tokio::time::timeout(patience, self.store.renew(&self.owner, &fences, self.lease)).await;
+        let renewed = tokio::time::timeout(
+            patience,
+            self.store.renew(&self.owner, &fences.iter().map(OwnedShard::fence).collect::<Vec<_>>(), self.lease),
+        )
+        .await;
         match renewed {
             Ok(Ok(still)) => {
                 self.safe_until = sent + Duration::from_millis(self.lease.0);
