@@ -200,7 +200,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_replica_is_not_ready_without_its_database_or_shards_or_when_it_stops() {
-        let server = TestServer::start().await;
+        let server = TestServer::with_one_shard().await;
         let standby = TestServer::on(std::sync::Arc::clone(&server.store), 10, 10).await;
         let reply = standby.get("/readyz").await;
         assert_eq!((reply.status, &reply.body["role"]), (503, &json!("standby")), "{}", reply.text);
