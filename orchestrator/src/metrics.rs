@@ -27,6 +27,7 @@
 //! | `sagas_resident` | gauge | | sagas held in memory |
 //! | `timers_waiting` | gauge | | timers that have not fired |
 //! | `shards_owned` | gauge | | shards this replica writes |
+//! | `forwarded_requests_total` | counter | kind, result | requests sent to the owner of a shard |
 //!
 //! On Linux also the process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ..).
 
@@ -69,6 +70,7 @@ pub struct Metrics {
     pub sagas_resident: IntGauge,
     pub timers_waiting: IntGauge,
     pub shards_owned: IntGauge,
+    forwarded: [[IntCounter; ForwardedResult::ALL.len()]; ForwardedKind::ALL.len()],
 }
 
 impl Default for Metrics {
@@ -143,6 +145,7 @@ impl Metrics {
             sagas_resident: gauge(r, "sagas_resident", "Sagas held in memory"),
             timers_waiting: gauge(r, "timers_waiting", "Timers that have not fired"),
             shards_owned: gauge(r, "shards_owned", "Shards this replica writes"),
+            forwarded: forwarded(r),
             registry,
         }
     }
@@ -194,6 +197,10 @@ impl Metrics {
     pub fn http_request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let status = StatusText::new(status);
         self.http_duration.with_label_values(&[method, route, status.as_str()]).observe(took.as_secs_f64());
+    }
+
+    pub fn forwarded(&self, kind: ForwardedKind, result: ForwardedResult) {
+        self.forwarded[kind as usize][result as usize].inc();
     }
 
     /// The handles of one participant.
@@ -286,6 +293,25 @@ label! {
     }
 }
 
+label! {
+    /// What is sent to the owner of a shard.
+    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback" }
+}
+
+label! {
+    /// What the owner said.
+    ForwardedResult {
+        Accepted = "accepted",
+        Refused = "refused",
+        /// It does not own the shard, or not any more.
+        NotOwner = "not_owner",
+        /// It was not carried out.
+        Unreached = "unreached",
+        /// It may have been carried out.
+        Unknown = "unknown",
+    }
+}
+
 impl CallOutcome {
     #[must_use]
     pub const fn of_status(status: u16) -> Self {
@@ -336,6 +362,13 @@ impl StatusText {
     fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("digits are ASCII")
     }
+}
+
+fn forwarded(registry: &Registry) -> [[IntCounter; ForwardedResult::ALL.len()]; ForwardedKind::ALL.len()] {
+    let help = "Requests sent to the owner of a shard";
+    let counters = counters(registry, "forwarded_requests_total", help, &["kind", "result"]);
+    ForwardedKind::ALL
+        .map(|kind| ForwardedResult::ALL.map(|result| counters.with_label_values(&[kind.as_str(), result.as_str()])))
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
