@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     app::{App, AppParts, Gate, ParticipantHealth, ServeOptions, serve},
     clock::Clock,
-    dispatch::{CallbackTokens, Participants},
+    dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
     storage::{Owner, Store, memory::MemoryStore},
@@ -103,7 +103,7 @@ impl Scripted {
 
 #[async_trait]
 impl Participants for Scripted {
-    async fn call(&self, invoke: &Invoke) -> CallReport {
+    async fn call(&self, invoke: &Invoke, _: &Term) -> CallReport {
         let call = format!("{}:{}", invoke.step, invoke.operation);
         let started_at = WallClock.now();
         self.calls.lock().unwrap().push(invoke.clone());
@@ -195,11 +195,16 @@ impl TestServer {
         Self::on(store, resident_max, queue_max).await
     }
 
+    /// With one shard only, so that a second replica on its store has none.
+    pub async fn with_one_shard() -> Self {
+        Self::on(Arc::new(MemoryStore::new(Arc::new(WallClock), 1)), 1000, 1000).await
+    }
+
     /// Two replicas on one store with one shard: the first owns it, the second owns nothing.
     pub async fn pair() -> (Self, Self) {
-        let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 1));
-        let owner = Self::on(Arc::clone(&store), 1000, 1000).await;
-        (owner, Self::on(store, 1000, 1000).await)
+        let owner = Self::with_one_shard().await;
+        let other = Self::on(Arc::clone(&owner.store), 1000, 1000).await;
+        (owner, other)
     }
 
     /// A replica on this store.
@@ -227,6 +232,7 @@ impl TestServer {
             owner: owner.clone(),
             limits,
             lease: LEASE,
+            grace: Millis(5000),
             recovery_ramp: Millis(0),
             requests_max: 1000,
         });

@@ -72,6 +72,7 @@ impl Service {
             owner: owner.clone(),
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
+            grace: config.server.shutdown_grace,
             recovery_ramp: config.engine.recovery_ramp,
             requests_max: REQUESTS_MAX,
         });

@@ -13,7 +13,7 @@
 
 use alloc::{
     boxed::Box,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
     sync::Arc,
     vec::Vec,
@@ -148,6 +148,10 @@ pub struct Writer<R> {
 pub(super) struct Owned {
     pub epoch: Epoch,
     pub unfinished: usize,
+    /// Nothing new begins here: the shard is being given up.
+    pub draining: bool,
+    /// Numbers of the calls in flight, which no two calls share.
+    pub calls: BTreeSet<u64>,
 }
 
 /// The shard in which a keyed start lives.
@@ -228,7 +232,7 @@ impl<R> Writer<R> {
             count += 1;
             self.timers.set(saga, wake_at);
         }
-        self.owned.insert(shard, Owned { epoch, unfinished: count });
+        self.owned.insert(shard, Owned { epoch, unfinished: count, draining: false, calls: BTreeSet::new() });
     }
 
     /// The shards are another's now, or in doubt. Everything in memory about them goes.
@@ -258,7 +262,7 @@ impl<R> Writer<R> {
             Some((key, _)) => Some(shard_of_key(&request.definition.name, key, self.limits.shards)),
             None => self.next_shard(),
         };
-        let Some(shard) = shard.filter(|shard| self.owned.contains_key(shard)) else {
+        let Some(shard) = shard.filter(|shard| self.accepts(*shard)) else {
             return self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         };
         let key = request.key.as_ref().map(|(key, fingerprint)| StartKey {
@@ -272,7 +276,7 @@ impl<R> Writer<R> {
 
     /// Feeds an operator's command or a callback to a saga, loading it if it sleeps.
     pub fn input(&mut self, saga: SagaId, input: Input, reply: R, now: Timestamp) {
-        if !self.owned.contains_key(&saga.shard(self.limits.shards)) {
+        if !self.accepts(saga.shard(self.limits.shards)) {
             return self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         }
         self.deliver(saga, input, Some(reply), now);
@@ -282,6 +286,7 @@ impl<R> Writer<R> {
 
     /// A call ended. Ignored when its saga is not in memory any more: whoever owns it now calls again.
     pub fn call_finished(&mut self, saga: SagaId, step: String, call: u64, report: CallReport, now: Timestamp) {
+        self.call_ended(saga, call);
         if self.residence.is_resident(saga) {
             self.deliver(saga, Input::CallFinished { step, call, report }, None, now);
             self.commit_if_idle(now);
@@ -318,7 +323,7 @@ impl<R> Writer<R> {
 
     fn next_shard(&mut self) -> Option<Shard> {
         self.turn = self.turn.wrapping_add(1);
-        let count = self.owned.len().max(1);
-        self.owned.keys().nth(self.turn % count).copied()
+        let open = || self.owned.iter().filter(|(_, owned)| !owned.draining).map(|(shard, _)| *shard);
+        open().nth(self.turn % open().count().max(1))
     }
 }
