@@ -176,10 +176,10 @@ impl App {
         &*self.parts.gate
     }
 
-    /// This process, as it owns shards.
+    /// The id under which this process owns shards.
     #[must_use]
-    pub const fn owner(&self) -> &Owner {
-        &self.parts.owner
+    pub fn owner_id(&self) -> &str {
+        &self.parts.owner.id
     }
 
     #[must_use]

@@ -53,7 +53,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// No client's key can begin with it: theirs are printable characters.
 const OWN_KEY_PREFIX: char = '\u{1}';
-/// Keys to try for one whose shard has an owner at the moment.
+/// Keys to try for one whose shard another replica owns at the moment.
 const OWN_KEYS_MAX: usize = 64;
 
 /// What a [`Router`] is made of.
@@ -174,10 +174,11 @@ impl Router {
         }
     }
 
-    /// A key that only this start has, of a shard that has an owner, if any has one.
+    /// A key that only this start has, of a shard that another replica owns, if there is one.
     async fn own_key(&self, definition: &str) -> (String, Shard) {
         let rows = self.owners.rows(LOOK_AGE_MAX).await;
-        let owned = |shard| rows.iter().any(|row| row.shard == shard && self.owners.owner(row) != Owner::Nobody);
+        let is_anothers = |owner: &Owner| matches!(owner, Owner::Other(_));
+        let owned = |shard| rows.iter().any(|row| row.shard == shard && is_anothers(&self.owners.owner(row)));
         let made = || {
             let key = format!("{OWN_KEY_PREFIX}{}", Uuid::new_v4());
             let shard = shard_of_key(definition, &key, self.parts.shards);

@@ -10,7 +10,7 @@ use skald_core::{
     event::Mode,
     ids::SagaId,
     shard::{batch::CommitError, writer::StartRequest},
-    time::Timestamp,
+    time::{Millis, Timestamp},
 };
 
 use super::super::testing::{Reply, TestServer, WallClock, answered};
@@ -275,15 +275,12 @@ async fn without_an_owner_nothing_is_done_and_the_client_is_told_when_to_come_ag
     let_park(&owner);
     let id = owner.start_note().await;
     owner.until(&id, "parked").await;
-    owner.stop().await;
-    // Where nobody listens, with a lease that does not end.
+    let store = Arc::clone(&owner.store);
+    tokio::join!(owner.stop(), other.stop());
+    // Where nobody listens, with a lease that does not end soon.
     let stranger = Owner { id: "stranger".to_owned(), url: Some("http://127.0.0.1:1".to_owned()) };
-    while other.app.engine().health().load.shards == 0 {
-        tokio::task::yield_now().await;
-    }
-    other.store.release(other.app.owner()).await.unwrap();
-    other.store.take_shards(&stranger, None, skald_core::time::Millis(60_000)).await.unwrap();
-    let third = TestServer::on(Arc::clone(&other.store), 10, 10).await;
+    store.take_shards(&stranger, None, Millis(60_000)).await.unwrap();
+    let third = TestServer::on(store, 10, 10).await;
     let path = format!("/admin/sagas/{id}/abandon");
     let empty = json!({});
     let (acted, started) = tokio::join!(third.act(&path, json!({})), third.post("/sagas/note", &empty));
