@@ -226,9 +226,12 @@ impl Router {
             let owner = self.owners.of(shard, look_age_max).await;
             if let Owner::Other(peer) = &owner {
                 match self.try_there(shard, peer, &errand).await {
-                    Heard::Answer(Err(Refusal::NotOwner)) | Heard::Unreached => {}
-                    Heard::Answer(Err(Refusal::InDoubt)) if errand.bears_doubt() => in_doubt = true,
-                    Heard::Answer(answer) => return definite(answer, in_doubt),
+                    Heard::Answer(answer) => match *answer {
+                        Err(Refusal::NotOwner) => {}
+                        Err(Refusal::InDoubt) if errand.bears_doubt() => in_doubt = true,
+                        answer => return definite(answer, in_doubt),
+                    },
+                    Heard::Unreached => {}
                     Heard::Unknown => in_doubt = true,
                 }
             }
@@ -343,11 +346,13 @@ fn remaining(until: Option<Instant>) -> Option<Duration> {
     until.map(|until| until.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
 }
 
-const fn result(heard: &Heard) -> ForwardedResult {
+fn result(heard: &Heard) -> ForwardedResult {
     match heard {
-        Heard::Answer(Ok(_)) => ForwardedResult::Accepted,
-        Heard::Answer(Err(Refusal::NotOwner)) => ForwardedResult::NotOwner,
-        Heard::Answer(Err(_)) => ForwardedResult::Refused,
+        Heard::Answer(answer) => match &**answer {
+            Ok(_) => ForwardedResult::Accepted,
+            Err(Refusal::NotOwner) => ForwardedResult::NotOwner,
+            Err(_) => ForwardedResult::Refused,
+        },
         Heard::Unreached => ForwardedResult::Unreached,
         Heard::Unknown => ForwardedResult::Unknown,
     }

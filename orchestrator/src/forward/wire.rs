@@ -40,7 +40,7 @@ pub struct Parcel {
 /// What came of a request.
 #[derive(Debug)]
 pub enum Heard {
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// It was not carried out.
     Unreached,
     /// It may have been carried out.
@@ -117,6 +117,6 @@ async fn read(peer: &Peer, mut response: reqwest::Response) -> Heard {
             tracing::warn!(replica = peer.id, url = peer.url, %error, "another replica's answer cannot be read");
             Heard::Unknown
         },
-        Heard::Answer,
+        |answer| Heard::Answer(Box::new(answer)),
     )
 }
