@@ -89,13 +89,6 @@ pub struct OwnedShard {
     pub died: bool,
 }
 
-impl OwnedShard {
-    #[must_use]
-    pub const fn fence(&self) -> Fence {
-        Fence { shard: self.shard, epoch: self.epoch }
-    }
-}
-
 /// A process that shares the shards, or lately did. Times are by the database's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaRow {

@@ -59,7 +59,7 @@ pub enum ReplicaRole {
 /// One thing that readiness depends on, or that is worth knowing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadinessCheck {
-    /// `database`, `commits`, `shards`, or `participant` and its name.
+    /// `database`, `commits`, `shards`, `replicas`, or `participant` and its name.
     #[schema(example = "database")]
     name: String,
     ok: bool,
@@ -96,7 +96,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     let ready = database.ok && commits.ok && shards.ok && role != ReplicaRole::Stopping;
     let mut checks = Vec::new();
     if verbose {
-        checks.extend([database, commits, shards]);
+        let alive = check("replicas", true, format!("{} alive", replicas(&app).await));
+        checks.extend([database, commits, shards, alive]);
         checks.extend(participants(&app));
     }
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
@@ -178,6 +179,13 @@ impl Shards {
     }
 }
 
+/// How many replicas share the shards.
+async fn replicas(app: &App) -> usize {
+    let read = app.read(|store| async move { store.replicas().await });
+    let replicas = tokio::time::timeout(PING_TIME_MAX, read).await.ok().and_then(Result::ok).unwrap_or_default();
+    replicas.iter().filter(|replica| replica.alive).count()
+}
+
 /// Numbers in ascending order, as `0-3, 7`.
 fn ranges(shards: &[Shard]) -> String {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
@@ -240,8 +248,15 @@ mod tests {
                 .iter()
                 .map(|check| check["name"].as_str().unwrap())
                 .collect();
-            let expected =
-                ["database", "commits", "shards", "participant catalog", "participant orders", "participant sales"];
+            let expected = [
+                "database",
+                "commits",
+                "shards",
+                "replicas",
+                "participant catalog",
+                "participant orders",
+                "participant sales",
+            ];
             assert_eq!(names, expected);
         }
         server.get("/readyz?verbose=maybe").await.problem(400, "invalid_parameter");

@@ -173,7 +173,7 @@ pub fn batch(owned: &[OwnedShard], transitions: Vec<Transition>) -> Batch {
 }
 
 pub fn fences(owned: &[OwnedShard]) -> Vec<Fence> {
-    owned.iter().map(OwnedShard::fence).collect()
+    owned.iter().map(|owned| Fence { shard: owned.shard, epoch: owned.epoch }).collect()
 }
 
 pub fn owner(id: &str) -> Owner {
