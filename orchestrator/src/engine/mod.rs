@@ -201,7 +201,8 @@ fn end_on_panic(ended: Result<(), JoinError>, exit: impl FnOnce(i32)) {
 }
 
 /// Whether waiting longer is pointless: it ended, or only an operator can move it on.
-const fn is_settled(status: Status) -> bool {
+#[must_use]
+pub const fn is_settled(status: Status) -> bool {
     status.is_ended() || matches!(status, Status::Parked)
 }
 

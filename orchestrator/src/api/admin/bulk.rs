@@ -280,11 +280,12 @@ async fn act(
         let command = OperatorCommand {
             actor: order.actor.clone(),
             reason: order.reason.clone(),
-            request_id: Some(context.correlation_id.to_string()),
+            request_id: Some(order.request_id.clone()),
+            correlation_id: Some(context.correlation_id.to_string()),
             expected_revision: None,
             action: action.clone(),
         };
-        let refused = app.engine().operate(saga, command).await.err()?;
+        let refused = app.router().operate(saga, command).await.err()?;
         let problem = refusal::of_saga(app, saga, refused).await;
         let (id, code) = (saga.to_string(), problem.code().as_str());
         Some(BulkRefusal { id, code, reason: problem.detail().to_owned() })

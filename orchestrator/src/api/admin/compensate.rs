@@ -59,7 +59,7 @@ mod tests {
         let events = events.body["items"].as_array().unwrap();
         let acted = events.iter().find(|event| event["kind"] == "OperatorActed").unwrap();
         assert_eq!((&acted["actor"], &acted["data"]["reason"]), (&json!("tester"), &json!("customer called")));
-        assert_eq!(acted["data"]["request_id"].as_str(), Some(reply.header("x-correlation-id")));
+        assert_eq!(acted["data"]["correlation_id"].as_str(), Some(reply.header("x-correlation-id")));
 
         let again = server.act(&format!("/admin/sagas/{id}/compensate"), json!({})).await;
         assert!(again.problem(409, "saga_ended").contains("compensated"));
