@@ -47,6 +47,8 @@ pub(super) enum Change {
 pub(super) struct Scanned {
     pub shard: Shard,
     pub epoch: Epoch,
+    /// Whether the former owner died over it.
+    pub died: bool,
     pub unfinished: Vec<Unfinished>,
 }
 
@@ -226,7 +228,7 @@ impl Keeper {
         let (store, definitions, term) = (Arc::clone(&self.store), Arc::clone(&self.definitions), lease.term());
         self.scans.spawn(async move {
             tokio::select! {
-                unfinished = scan(&*store, &definitions, shard) => Some(Scanned { shard, epoch, unfinished }),
+                unfinished = scan(&*store, &definitions, shard) => Some(Scanned { shard, epoch, died, unfinished }),
                 () = term.ended() => None,
             }
         });

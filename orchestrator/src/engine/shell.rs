@@ -189,8 +189,8 @@ impl Shell {
 
     fn shards_changed(&mut self, change: Change) {
         match change {
-            Change::Owned(Scanned { shard, epoch, unfinished }) => {
-                tracing::debug!(%shard, %epoch, unfinished = unfinished.len(), "carrying on the shard's sagas");
+            Change::Owned(Scanned { shard, epoch, died, unfinished }) => {
+                tracing::debug!(%shard, %epoch, died, unfinished = unfinished.len(), "carrying on the shard's sagas");
                 let parked = unfinished.iter().filter(|saga| saga.status == Status::Parked).map(|saga| saga.id);
                 self.parked.extend(parked);
                 let ramped = ramp(&unfinished, self.now(), self.parts.recovery_ramp);

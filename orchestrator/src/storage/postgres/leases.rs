@@ -15,6 +15,7 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     query::QueryAs,
 };
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -36,7 +37,7 @@ pub async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
 /// Takes what is free. `FOR UPDATE` waits for a commit that holds a shard's row to end, one way or the other, and a
 /// commit that has not got that far yet will find the epoch gone.
 pub async fn take(
-    control: &Control,
+    session: &Session,
     owner: &Owner,
     only: Option<&[Shard]>,
     lease: Millis,
@@ -63,13 +64,13 @@ pub async fn take(
     .bind(owner.url.clone())
     .bind(only.map(numbers))
     .bind(lease_us(lease));
-    let mut taken: Vec<OwnedShard> = read_all(control.fetch(taking).await?)?;
+    let mut taken: Vec<OwnedShard> = read_all(session.fetch(taking).await?)?;
     taken.sort_by_key(|owned| owned.shard);
     Ok(taken)
 }
 
 pub async fn renew(
-    control: &Control,
+    session: &Session,
     owner: &Owner,
     fences: &[Fence],
     lease: Millis,
@@ -92,13 +93,13 @@ pub async fn renew(
     .bind(fenced_shards(fences))
     .bind(fenced_epochs(fences))
     .bind(lease_us(lease));
-    let rows = control.fetch(renewing).await?;
+    let rows = session.fetch(renewing).await?;
     let mut held = rows.into_iter().map(|(shard,)| records::shard(shard)).collect::<Result<Vec<_>, _>>()?;
     held.sort();
     Ok(held)
 }
 
-pub async fn release_shards(control: &Control, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+pub async fn release_shards(session: &Session, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (
              SELECT s.shard
@@ -116,10 +117,10 @@ pub async fn release_shards(control: &Control, owner: &Owner, fences: &[Fence]) 
     .bind(owner.id.clone())
     .bind(fenced_shards(fences))
     .bind(fenced_epochs(fences));
-    control.fetch(releasing).await.map(drop)
+    session.fetch(releasing).await.map(drop)
 }
 
-pub async fn release(control: &Control, owner: &Owner) -> Result<(), StoreError> {
+pub async fn release(session: &Session, owner: &Owner) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard FOR UPDATE)
          UPDATE shards AS s
@@ -129,11 +130,10 @@ pub async fn release(control: &Control, owner: &Owner) -> Result<(), StoreError>
          RETURNING s.shard",
     )
     .bind(owner.id.clone());
-    control.fetch(releasing).await.map(drop)
+    session.fetch(releasing).await.map(drop)
 }
 
-/// Read by the sessions that keep leases, so that no amount of other reading delays it.
-pub async fn view(control: &Control, owner: &Owner) -> Result<LeaseView, StoreError> {
+pub async fn view(session: &Session, owner: &Owner) -> Result<LeaseView, StoreError> {
     let live = sqlx::query_as::<_, (String,)>(
         "SELECT id FROM replicas WHERE seen_until_us > skald_now_us() ORDER BY started_at_us, id",
     );
@@ -144,25 +144,26 @@ pub async fn view(control: &Control, owner: &Owner) -> Result<LeaseView, StoreEr
          ORDER BY shard",
     )
     .bind(owner.id.clone());
-    records::lease_view(control.fetch(live).await?, control.fetch(had).await?)
+    records::lease_view(session.fetch(live).await?, session.fetch(had).await?)
 }
 
-/// The sessions that keep leases.
+/// The session that keeps leases and does nothing else, so that no amount of other work delays it.
 #[derive(Debug)]
-pub struct Control {
+pub struct Session {
     pub pool: PgPool,
-    /// How long to wait for an answer.
+    /// How long to wait for a connection, and for an answer, together.
     pub patience: Duration,
 }
 
-impl Control {
+impl Session {
     /// Runs one statement, its own transaction. A session that does not answer in time is not used again.
     pub async fn fetch<R>(&self, statement: QueryAs<'static, Postgres, R, PgArguments>) -> Result<Vec<R>, StoreError>
     where
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
+        let deadline = Instant::now() + self.patience;
         let mut connection = self.pool.acquire().await.map_err(failed)?;
-        match tokio::time::timeout(self.patience, statement.fetch_all(&mut *connection)).await {
+        match tokio::time::timeout_at(deadline, statement.fetch_all(&mut *connection)).await {
             Ok(answer) => answer.map_err(failed),
             Err(_) => {
                 connection.close_on_drop();

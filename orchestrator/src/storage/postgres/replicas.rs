@@ -9,11 +9,11 @@ use super::{
         records::{ReplicaRecord, read_all},
     },
     failed,
-    leases::{Control, lease_us},
+    leases::{Session, lease_us},
 };
 
 /// Rows that another replica is removing at this moment are skipped: waiting for each other's would be a deadlock.
-pub async fn heartbeat(control: &Control, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
+pub async fn heartbeat(session: &Session, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
     let beating = sqlx::query_as::<_, (String,)>(
         "WITH dead AS MATERIALIZED (
              SELECT id
@@ -33,13 +33,13 @@ pub async fn heartbeat(control: &Control, owner: &Owner, lease: Millis) -> Resul
     .bind(VERSION)
     .bind(lease_us(lease))
     .bind(lease_us(DEAD_REPLICAS_KEPT));
-    control.fetch(beating).await.map(drop)
+    session.fetch(beating).await.map(drop)
 }
 
-pub async fn leave(control: &Control, owner: &Owner) -> Result<(), StoreError> {
+pub async fn leave(session: &Session, owner: &Owner) -> Result<(), StoreError> {
     let leaving =
         sqlx::query_as::<_, (String,)>("DELETE FROM replicas WHERE id = $1 RETURNING id").bind(owner.id.clone());
-    control.fetch(leaving).await.map(drop)
+    session.fetch(leaving).await.map(drop)
 }
 
 pub async fn replicas(pool: &PgPool) -> Result<Vec<ReplicaRow>, StoreError> {
