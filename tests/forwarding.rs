@@ -285,3 +285,21 @@ async fn a_command_to_an_owner_that_hangs_is_carried_out_by_its_successor(
     assert_eq!(acted(&pair.other, &id).await.len(), 1);
     pair.check([]).await;
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_successor_carries_on_sagas_of_definitions_that_it_never_heard_of_2(
+    #[values(Sqlite, Postgres)] backend: Backend,
+) {
+    let mut pair = Pair::start(backend).await;
+    pair.owner.skald.register(&definition("late", [step("lazy"), step("then")])).await;
+    let id = pair.owner.skald.begun("late", &json!({})).await;
+    pair.owner.skald.kill();
+    // A list asks no definition; to show the saga would look for its own.
+    eventually("the saga is completed", SOON, async || {
+        let page = pair.other.client.get("/sagas?status=completed").await.expect(200);
+        met(page["items"][0]["id"] == json!(id), || page.to_string())
+    })
+    .await;
+    pair.check([]).await;
+}

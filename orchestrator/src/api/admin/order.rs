@@ -84,6 +84,13 @@ pub struct OrderHeaders {
     /// Only if the saga is still at this revision: its `ETag`.
     #[param(rename = "If-Match", nullable = false, pattern = r#"^(\*|"[0-9]{1,18}")$"#, example = "\"12\"")]
     if_match: Option<String>,
+}
+
+/// The header under which an action on sagas can be repeated.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes")]
+pub struct RepeatHeader {
     /// Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is
     /// by then. A saga knows the keys of its last 16 actions.
     #[param(

@@ -28,8 +28,10 @@ use crate::{
     },
 };
 
-/// What a message has around the client's body, at most.
+/// What a message has around what the client sent, at most.
 const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
+/// How much longer a client's JSON can become when it is written again: `1e15` as `1000000000000000.0`.
+const GROWTH_MAX: usize = 4;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
@@ -56,7 +58,7 @@ async fn message<T: DeserializeOwned>(req: &HttpRequest, payload: Payload) -> Re
     let target = Target { method: req.method().as_str(), path: req.path() };
     let header = req.headers().get(HEADER).and_then(|value| value.to_str().ok());
     let seal = app.router().seals().check(target, header, app.clock().now()).map_err(refused)?;
-    let body = receive(req, payload, app.body_bytes_max() + ENVELOPE_BYTES_MAX).await?;
+    let body = receive(req, payload, GROWTH_MAX * app.body_bytes_max() + ENVELOPE_BYTES_MAX).await?;
     if !seal.covers(&body.bytes) {
         return Err(refused(BadSeal::Wrong));
     }

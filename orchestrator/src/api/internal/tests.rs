@@ -99,7 +99,7 @@ async fn only_a_replica_of_the_same_database_is_heard() {
     server.get(STARTS).await.problem(405, "method_not_allowed");
     let unreadable = tell(&server, STARTS, b"{}".to_vec()).await;
     unreadable.problem(400, "invalid_body");
-    let large = vec![b' '; 2 * 1024 * 1024];
+    let large = vec![b' '; 5 * 1024 * 1024];
     tell(&server, STARTS, large).await.problem(413, "body_too_large");
 }
 
