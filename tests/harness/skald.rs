@@ -19,6 +19,8 @@ use super::{
 /// How long anything may take that is not about time.
 pub const SOON: Duration = Duration::from_secs(30);
 
+const STARTS_MAX: usize = 20;
+
 /// How Skald is to be started.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -71,7 +73,12 @@ impl Skald {
 
     /// Starts it and waits until it listens; it may have to wait for its shards.
     pub async fn start_waiting(setup: Setup) -> Self {
-        let mut process = spawn(&setup, "127.0.0.1:0");
+        Self::start_at(setup, "127.0.0.1:0").await
+    }
+
+    /// The same, at this address.
+    pub async fn start_at(setup: Setup, listen: &str) -> Self {
+        let mut process = spawn(&setup, listen);
         let client = Client::new(&process.url().await);
         Self { process, client, setup }
     }
@@ -101,6 +108,20 @@ impl Skald {
         self.process = spawn(&self.setup, &listen);
         self.process.url().await;
         self.ready().await;
+    }
+
+    /// Starts it again where it was, as a supervisor does: once more when it ends instead of listening. Gives how often
+    /// it did. It may have to wait for its shards.
+    pub async fn revive(&mut self) -> usize {
+        self.kill();
+        let listen = self.client.url.trim_start_matches("http://").to_owned();
+        for failed in 0..STARTS_MAX {
+            self.process = spawn(&self.setup, &listen);
+            if self.process.listens().await.is_ok() {
+                return failed;
+            }
+        }
+        panic!("Skald ended {STARTS_MAX} times instead of listening:\n{}", self.process.log());
     }
 
     /// Starts a saga and does not wait for its end; gives the answer.
