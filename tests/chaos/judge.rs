@@ -1,16 +1,22 @@
 //! After a run: ends what is parked, waits until all is settled, and judges by the database and the ledgers alone.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
+use serde::Serialize;
 use skald_core::ids::SagaId;
 
 use super::{
     load::{self, Load},
     observer::Followed,
-    report::Report,
-    world::World,
 };
-use crate::harness::{Checker, Client, database::Database, effects::Effects, eventually, log::Log, met};
+use crate::harness::{
+    Checker, Client, database::Database, effects::Effects, eventually, log::Log, met, participants::Shop,
+};
 
 /// Retries of a compensation are up to five minutes apart.
 const SETTLED_WITHIN: Duration = Duration::from_secs(420);
@@ -22,12 +28,11 @@ const TOLD_MAX: usize = 5;
 
 /// Waits until all sagas have ended or are parked, and has the parked ones repaired until none is left. Gives how many
 /// there were.
-pub async fn settle(world: &World) -> usize {
-    let replicas = world.clients();
-    settled(&world.database).await;
+pub async fn settle(database: &Database, replicas: &[Client]) -> usize {
+    settled(database).await;
     let mut parked = 0;
     for repair in REPAIRS {
-        let sagas = with_status(&world.database, "status = 'parked'").await;
+        let sagas = with_status(database, "status = 'parked'").await;
         if sagas.is_empty() {
             break;
         }
@@ -36,9 +41,9 @@ pub async fn settle(world: &World) -> usize {
         }
         println!("{} sagas are parked: {repair}", sagas.len());
         for saga in sagas {
-            command(&replicas, &saga, repair).await;
+            command(replicas, &saga, repair).await;
         }
-        settled(&world.database).await;
+        settled(database).await;
     }
     parked
 }
@@ -74,31 +79,47 @@ async fn command(replicas: &[Client], saga: &str, name: &str) {
     .await;
 }
 
-/// Completes the report with everything that can be found out now that all is quiet.
-pub async fn judge(world: &World, load: &Load, followed: Followed, report: &mut Report) {
-    let (log, effects) = tokio::join!(Log::read(&world.database), Effects::read(&world.shop));
-    let starts = load.acknowledged.lock().expect("nothing panics while it holds this lock").clone();
-    let compensated = load.compensated.lock().expect("nothing panics while it holds this lock").clone();
-    report.events_followed = followed.events();
-    let mut violations = log.violations_of_commands("compensate", &compensated);
-    violations.extend(load.violations.lock().expect("nothing panics while it holds this lock").drain(..));
-    violations.extend(followed.still_stands(&log.by_position()));
-    let unknown = load.unknown.load(Ordering::Relaxed);
-    violations.extend(log.violations_of_strangers(&starts, unknown));
-    violations.extend(panics(world.folder.path()));
-    let checker = Checker::of(log, effects).acknowledged(starts.iter().cloned());
+/// What is found when all is quiet.
+#[derive(Debug, Default, Serialize)]
+pub struct Judged {
+    pub sagas_per_end: BTreeMap<String, usize>,
+    pub starts_acknowledged: usize,
+    /// Starts without a key that nobody can know about.
+    pub starts_unknown: usize,
+    /// Answers to starts by status; `none` when there was none.
+    pub answers: BTreeMap<String, usize>,
+    pub operators_compensated: usize,
+    pub longest_silence_ms: u64,
+    /// Events that a reader saw as they came.
+    pub events_followed: usize,
+    pub violations: Vec<String>,
+}
+
+/// Judges by the database and the ledgers what the clients were told and a reader saw.
+pub async fn judge(database: &Database, shop: &Shop, load: &Load, followed: Option<Followed>) -> Judged {
+    let (log, effects) = tokio::join!(Log::read(database), Effects::read(shop));
+    let told = load.told();
+    let mut violations = log.violations_of_commands("compensate", &told.compensated);
+    violations.extend(told.violations);
+    violations.extend(log.violations_of_strangers(&told.acknowledged, told.unknown));
+    let events_followed = followed.as_ref().map_or(0, Followed::events);
+    violations.extend(followed.map(|followed| followed.still_stands(&log.by_position())).unwrap_or_default());
+    let starts_acknowledged = told.acknowledged.iter().map(|start| &start.saga).collect::<BTreeSet<_>>().len();
+    let checker = Checker::of(log, effects).acknowledged(told.acknowledged);
     violations.extend(checker.violations());
     for saga in sagas_in(&violations).iter().take(TOLD_MAX) {
         println!("{}", checker.story(saga));
     }
-    report.sagas_per_end = checker.ends();
-    report.starts_acknowledged = starts.iter().map(|start| &start.saga).collect::<BTreeSet<_>>().len();
-    report.starts_unknown = unknown;
-    report.operators_compensated = compensated.len();
-    report.answers = load.answers.lock().expect("nothing panics while it holds this lock").clone();
-    let silence = load.silence.lock().expect("nothing panics while it holds this lock").longest;
-    report.longest_silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-    report.violations.extend(violations);
+    Judged {
+        sagas_per_end: checker.ends(),
+        starts_acknowledged,
+        starts_unknown: told.unknown,
+        answers: told.answers,
+        operators_compensated: told.compensated.len(),
+        longest_silence_ms: u64::try_from(told.silence.longest.as_millis()).unwrap_or(u64::MAX),
+        events_followed,
+        violations,
+    }
 }
 
 /// The sagas that violations name.
@@ -108,7 +129,7 @@ fn sagas_in(violations: &[String]) -> BTreeSet<SagaId> {
 }
 
 /// A server may die of a signal; it never ends by a mistake of its own.
-fn panics(folder: &Path) -> Vec<String> {
+pub fn panics(folder: &Path) -> Vec<String> {
     let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let all = files(folder).flat_map(|path| if path.is_dir() { files(&path).collect() } else { vec![path] });
     let errors = all.filter(|path| path.extension().is_some_and(|end| end == "err"));

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -32,24 +32,31 @@ const COMMAND_EVERY: Duration = Duration::from_millis(600);
 const LATEST: usize = 40;
 pub const CUSTOMERS: usize = 20;
 
-/// What the clients did and were told.
+/// The clients and what they were told.
 #[derive(Debug, Default)]
 pub struct Load {
-    pub acknowledged: Mutex<Vec<Start>>,
+    told: Mutex<Told>,
+    /// Starts that are over, acknowledged or not to be known.
     count: AtomicUsize,
-    /// Sagas of which a command to compensate was answered with 200.
-    pub compensated: Mutex<Vec<String>>,
-    /// Answers by status; `none` when there was none.
-    pub answers: Mutex<BTreeMap<String, usize>>,
-    /// Answers that no client should get.
-    pub violations: Mutex<Vec<String>>,
-    /// Starts without a key that were not acknowledged: there may be a saga.
-    pub unknown: AtomicUsize,
-    /// The longest time without an acknowledgement while clients were waiting for one.
-    pub silence: Mutex<Silence>,
 }
 
-#[derive(Debug, Default)]
+/// What clients were told.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub acknowledged: Vec<Start>,
+    /// Sagas of which a command to compensate was answered with 200.
+    pub compensated: Vec<String>,
+    /// Answers to starts by status; `none` when there was none.
+    pub answers: BTreeMap<String, usize>,
+    /// Answers that no client should get.
+    pub violations: Vec<String>,
+    /// Starts without a key that were not acknowledged: there may be a saga.
+    pub unknown: usize,
+    pub silence: Silence,
+}
+
+/// The longest time between two acknowledgements.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Silence {
     pub longest: Duration,
     last: Option<Instant>,
@@ -88,7 +95,16 @@ impl Checkout {
 }
 
 impl Load {
-    pub fn acknowledged_count(&self) -> usize {
+    pub fn told(&self) -> Told {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Starts that are over, acknowledged or not to be known.
+    pub fn over(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
@@ -142,8 +158,7 @@ impl Load {
                     pause(&mut checkout.random).await;
                 }
                 (None, None) => {
-                    self.unknown.fetch_add(1, Ordering::Relaxed);
-                    // It counts as done for the plan: nobody will ever know.
+                    self.lock().unknown += 1;
                     self.count.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
@@ -175,24 +190,23 @@ impl Load {
     }
 
     fn acknowledge(&self, start: Start, is_first: bool) {
-        self.acknowledged.lock().expect("nothing panics while it holds this lock").push(start);
         if is_first {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
-        let mut silence = self.silence.lock().expect("nothing panics while it holds this lock");
+        let mut told = self.lock();
+        told.acknowledged.push(start);
         let now = Instant::now();
-        if let Some(last) = silence.last.replace(now) {
-            silence.longest = silence.longest.max(now - last);
+        if let Some(last) = told.silence.last.replace(now) {
+            told.silence.longest = told.silence.longest.max(now - last);
         }
     }
 
     fn answered(&self, status: &str) {
-        let mut answers = self.answers.lock().expect("nothing panics while it holds this lock");
-        *answers.entry(status.to_owned()).or_default() += 1;
+        *self.lock().answers.entry(status.to_owned()).or_default() += 1;
     }
 
     fn violate(&self, text: String) {
-        self.violations.lock().expect("nothing panics while it holds this lock").push(text);
+        self.lock().violations.push(text);
     }
 
     /// Operators have some of the latest sagas undone, until `done`.
@@ -200,14 +214,14 @@ impl Load {
         let mut random = StdRng::seed_from_u64(seed ^ 0x0FEA_A705);
         while timeout(COMMAND_EVERY, done.wait_for(|done| *done)).await.is_err() {
             let latest = {
-                let starts = self.acknowledged.lock().expect("nothing panics while it holds this lock");
+                let starts = &self.lock().acknowledged;
                 let latest = &starts[starts.len().saturating_sub(LATEST)..];
                 latest.choose(&mut random).map(|start| start.saga.clone())
             };
             let Some(saga) = latest else { continue };
             let replica = replicas.choose(&mut random).expect("there are some");
             if command(replica, &saga, "compensate").await == Some(200) {
-                self.compensated.lock().expect("nothing panics while it holds this lock").push(saga);
+                self.lock().compensated.push(saga);
             }
         }
     }

@@ -34,7 +34,7 @@ use self::{
 };
 use crate::harness::{eventually, met};
 
-/// For as many starts to be acknowledged as the next fault waits for.
+/// For as many starts to be over as the next fault waits for.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(240);
 
 /// Where a lane is: the starts after which its next fault comes.
@@ -56,9 +56,9 @@ impl Progress<'_> {
     /// Carries out the faults of the lane, each when its time has come.
     async fn walk(&self, load: &Load, findings: &Findings, mut make: impl AsyncFnMut(&Fault) -> Result<(), String>) {
         while let Some(fault) = self.next() {
-            eventually(&format!("{} starts are acknowledged", fault.after), PROGRESS_WITHIN, async || {
-                let acknowledged = load.acknowledged_count();
-                met(acknowledged >= fault.after, || acknowledged.to_string())
+            eventually(&format!("{} starts are over", fault.after), PROGRESS_WITHIN, async || {
+                let over = load.over();
+                met(over >= fault.after, || over.to_string())
             })
             .await;
             let begun = Instant::now();
@@ -103,13 +103,14 @@ async fn run(plan: &Plan) -> Report {
     println!("all faults are over after {:.0?}", begun.elapsed());
 
     world.shop.heal().await;
-    let parked = judge::settle(&world).await;
+    let parked = judge::settle(&world.database, &replicas).await;
     println!("all sagas have ended after {:.0?}", begun.elapsed());
-    let mut report = Report { parked, ..findings.report(plan) };
-    judge::judge(&world, &load, observer.stop().await, &mut report).await;
-    report.seconds = begun.elapsed().as_secs_f64();
+    let followed = observer.stop().await;
+    let mut judged = judge::judge(&world.database, &world.shop, &load, Some(followed)).await;
+    judged.violations.extend(judge::panics(world.folder.path()));
+    let report = findings.report(plan, judged, parked, begun.elapsed());
     println!("{report}");
-    if !report.violations.is_empty() {
+    if !report.judged.violations.is_empty() {
         keep(world.folder.path(), &plan.order);
     }
     report

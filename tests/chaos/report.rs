@@ -9,7 +9,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::plan::{Kind, Order, Plan};
+use super::{
+    judge::Judged,
+    plan::{Kind, Order, Plan},
+};
 
 /// A run that made fewer of its faults proves too little, and fails.
 const INJECTED_MIN: f64 = 0.8;
@@ -45,21 +48,15 @@ pub struct Report {
     pub faults: BTreeMap<Kind, Count>,
     /// Why planned faults do not count.
     pub missed: Vec<String>,
-    pub sagas_per_end: BTreeMap<String, usize>,
-    pub starts_acknowledged: usize,
-    /// Starts without a key that nobody can know about.
-    pub starts_unknown: usize,
-    pub answers: BTreeMap<String, usize>,
-    pub operators_compensated: usize,
     /// Sagas that were parked when the faults had ended, and then retried.
     pub parked: usize,
     pub takeovers: Vec<Takeover>,
     /// Commits of replicas that had lost their shards, which the database refused.
     pub late_commits_fenced: usize,
-    pub longest_silence_ms: u64,
+    /// How often a replica ended instead of listening, e.g. because it found no database.
     pub failed_starts: usize,
-    pub events_followed: usize,
-    pub violations: Vec<String>,
+    #[serde(flatten)]
+    pub judged: Judged,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -101,9 +98,10 @@ impl Findings {
         self.found().violations.push(text);
     }
 
-    /// The report on a run as far as this knows it.
-    pub fn report(&self, plan: &Plan) -> Report {
+    /// The report on a run that was judged so.
+    pub fn report(&self, plan: &Plan, mut judged: Judged, parked: usize, took: Duration) -> Report {
         let found = self.found().clone();
+        judged.violations.extend(found.violations);
         let faults = plan.per_kind().into_iter().map(|(kind, planned)| {
             let injected = found.injected.get(&kind).copied().unwrap_or(0);
             (kind, Count { planned, injected })
@@ -111,21 +109,14 @@ impl Findings {
         Report {
             order: plan.order,
             rerun: plan.order.command(),
-            seconds: 0.0,
+            seconds: took.as_secs_f64(),
             faults: faults.collect(),
             missed: found.missed,
-            sagas_per_end: BTreeMap::new(),
-            starts_acknowledged: 0,
-            starts_unknown: 0,
-            answers: BTreeMap::new(),
-            operators_compensated: 0,
-            parked: 0,
+            parked,
             takeovers: found.takeovers,
             late_commits_fenced: found.fenced,
-            longest_silence_ms: 0,
             failed_starts: found.failed_starts,
-            events_followed: 0,
-            violations: found.violations,
+            judged,
         }
     }
 }
@@ -152,8 +143,8 @@ impl Report {
     /// When an invariant is violated, or too few of the planned faults were made.
     #[track_caller]
     pub fn check(&self) {
-        let shown = self.violations.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
-        let count = self.violations.len();
+        let shown = self.judged.violations.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
+        let count = self.judged.violations.len();
         assert!(count == 0, "{count} violations; to run it again: {}\n{shown}", self.rerun);
         let Count { planned, injected } = self.total();
         let enough = (planned as f64 * INJECTED_MIN).ceil() as usize;
@@ -169,14 +160,14 @@ impl fmt::Display for Report {
         for (kind, Count { planned, injected }) in &self.faults {
             writeln!(f, "    {:<28} {injected} of {planned}", format!("{kind:?}"))?;
         }
-        let (acknowledged, unknown) = (self.starts_acknowledged, self.starts_unknown);
-        writeln!(f, "  starts       {acknowledged} acknowledged, {unknown} unknown; answers {:?}", self.answers)?;
+        let Judged { starts_acknowledged, starts_unknown, answers, .. } = &self.judged;
         writeln!(
             f,
-            "  operators    {} sagas compensated, {} parked ones retried",
-            self.operators_compensated, self.parked
+            "  starts       {starts_acknowledged} acknowledged, {starts_unknown} unknown; answers {answers:?}"
         )?;
-        writeln!(f, "  ends         {:?}", self.sagas_per_end)?;
+        let (compensated, parked) = (self.judged.operators_compensated, self.parked);
+        writeln!(f, "  operators    {compensated} sagas compensated, {parked} parked ones retried")?;
+        writeln!(f, "  ends         {:?}", self.judged.sagas_per_end)?;
         let mut takeovers: Vec<u64> = self.takeovers.iter().map(|takeover| takeover.ms).collect();
         takeovers.sort_unstable();
         if let (Some(fastest), Some(slowest)) = (takeovers.first(), takeovers.last()) {
@@ -184,15 +175,15 @@ impl fmt::Display for Report {
             writeln!(f, "  takeovers    {count}: {fastest} ms at best, {median} ms median, {slowest} ms at worst")?;
         }
         writeln!(f, "  late commits {} fenced off", self.late_commits_fenced)?;
-        writeln!(f, "  silence      {} ms without an acknowledgement, at worst", self.longest_silence_ms)?;
-        writeln!(f, "  log          {} events followed as they came", self.events_followed)?;
+        writeln!(f, "  silence      {} ms without an acknowledgement, at worst", self.judged.longest_silence_ms)?;
+        writeln!(f, "  log          {} events followed as they came", self.judged.events_followed)?;
         if self.failed_starts > 0 {
             writeln!(f, "  restarts     {} times a replica ended instead of listening", self.failed_starts)?;
         }
         for reason in &self.missed {
             writeln!(f, "  not made     {reason}")?;
         }
-        writeln!(f, "  violations   {}", self.violations.len())?;
+        writeln!(f, "  violations   {}", self.judged.violations.len())?;
         write!(f, "  again with   {}", self.rerun)
     }
 }

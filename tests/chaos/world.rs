@@ -118,7 +118,8 @@ fn open_to_others(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
 }
 
-async fn stock(shop: &Shop, sagas: usize) {
+/// Stock and credit for so many checkouts, and participants that take their time.
+pub async fn stock(shop: &Shop, sagas: usize) {
     let units = i64::try_from(sagas).expect("a run is not that long");
     for product in ["p-1", "p-2", "p-3"] {
         shop.catalog.stock_up(STORE, product, units).await;

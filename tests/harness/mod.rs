@@ -15,6 +15,7 @@ pub mod process;
 pub mod proxy;
 pub mod sample;
 pub mod skald;
+pub mod small_disk;
 pub mod stub;
 
 use std::{

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -113,15 +113,20 @@ impl Skald {
     /// Starts it again where it was, as a supervisor does: once more when it ends instead of listening. Gives how often
     /// it did. It may have to wait for its shards.
     pub async fn revive(&mut self) -> usize {
-        self.kill();
-        let listen = self.client.url.trim_start_matches("http://").to_owned();
         for failed in 0..STARTS_MAX {
-            self.process = spawn(&self.setup, &listen);
-            if self.process.listens().await.is_ok() {
+            if self.start_once().await.is_ok() {
                 return failed;
             }
         }
         panic!("Skald ended {STARTS_MAX} times instead of listening:\n{}", self.process.log());
+    }
+
+    /// Starts it again where it was, and waits until it listens or has ended instead.
+    pub async fn start_once(&mut self) -> Result<(), ExitStatus> {
+        self.kill();
+        let listen = self.client.url.trim_start_matches("http://").to_owned();
+        self.process = spawn(&self.setup, &listen);
+        self.process.listens().await.map(drop)
     }
 
     /// Starts a saga and does not wait for its end; gives the answer.

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::Parser;
 
 use crate::{
     postgres, postgres_binaries,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What to break, and how often.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Parser)]
 pub struct Options {
     /// Sagas to start meanwhile.
     #[arg(long, default_value_t = 2_000)]
@@ -31,6 +31,13 @@ pub struct Options {
     /// A file for the report, in JSON.
     #[arg(long)]
     pub report: Option<PathBuf>,
+}
+
+/// Whether the full disk, for which one must be mounted, may be skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    Required,
+    IfPossible,
 }
 
 /// Runs chaos on PostgreSQL as ordered.
@@ -64,6 +71,31 @@ pub fn run(options: &Options) -> Result<()> {
     let kept = root().join("target/chaos");
     fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
     check(test.env("SKALD_CHAOS_KEEP", kept))
+}
+
+/// The same on SQLite, which has no replicas to kill and no network to lose, but a disk to fill.
+///
+/// # Errors
+///
+/// It does not build, an invariant is violated, or the disk cannot be filled though it must.
+pub fn run_on_sqlite(disk: Disk) -> Result<()> {
+    build()?;
+    let mut test = test("chaos::sqlite::kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_10");
+    if disk == Disk::Required {
+        test.env("SKALD_TEST_SMALL_DISK_REQUIRED", "1");
+    }
+    check(&mut test)
+}
+
+/// What CI runs.
+///
+/// # Errors
+///
+/// Those of [`run`] and [`run_on_sqlite`].
+pub fn run_in_ci() -> Result<()> {
+    run(&Options::parse_from(["chaos"]))?;
+    let may_mount = cfg!(target_os = "linux") && postgres_binaries::is_root();
+    run_on_sqlite(if may_mount { Disk::Required } else { Disk::IfPossible })
 }
 
 fn build() -> Result<()> {

@@ -41,7 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test { filter } => suite::run(&filter),
-        Command::Chaos(options) => chaos::run(&options),
+        Command::Chaos(options) => chaos::run(&options).and_then(|()| chaos::run_on_sqlite(chaos::Disk::IfPossible)),
         Command::Ci => ci::run(),
         Command::Openapi => suite::write_openapi(),
     };
