@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod commit;
+mod recovery;
 mod residence;
 #[cfg(test)]
 mod tests;
