@@ -15,11 +15,20 @@ use super::{
     observer::Followed,
 };
 use crate::harness::{
-    Checker, Client, database::Database, effects::Effects, eventually, log::Log, met, participants::Shop,
+    Checker, Client,
+    database::Database,
+    effects::Effects,
+    eventually,
+    log::Log,
+    met,
+    participants::Shop,
+    process::Process,
+    skald::{Setup, program},
 };
 
 /// Retries of a compensation are up to five minutes apart.
 const SETTLED_WITHIN: Duration = Duration::from_secs(420);
+const VERIFIED_WITHIN: Duration = Duration::from_secs(300);
 const COMMANDED_WITHIN: Duration = Duration::from_secs(60);
 /// A retry; what was refused for good is undone; what cannot be undone is retried again.
 const REPAIRS: [&str; 4] = ["retry", "compensate", "retry", "abandon"];
@@ -126,6 +135,16 @@ pub async fn judge(database: &Database, shop: &Shop, load: &Load, followed: Opti
 fn sagas_in(violations: &[String]) -> BTreeSet<SagaId> {
     let words = violations.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_hexdigit() && c != '-'));
     words.filter_map(|word| word.parse().ok()).collect()
+}
+
+/// What Skald's own verification finds, by the same database and ledgers.
+pub async fn verify(database: &Database, setup: &Setup) -> Option<String> {
+    let mut verify = program();
+    verify.args(["verify", "--participants", "--database-url", &database.url()]);
+    verify.arg("--config").arg(setup.folder.join("skald.toml"));
+    let mut verify = Process::start("verify", &mut verify, &setup.folder);
+    let status = verify.ended(VERIFIED_WITHIN).await;
+    (!status.success()).then(|| format!("skald verify ended with {status}: {}", verify.log()))
 }
 
 /// A server may die of a signal; it never ends by a mistake of its own.

@@ -55,11 +55,31 @@ pub struct Told {
     pub silence: Silence,
 }
 
-/// The longest time between two acknowledgements.
+/// The longest time that clients waited and none got an acknowledgement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silence {
     pub longest: Duration,
-    last: Option<Instant>,
+    waiting: usize,
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn begin(&mut self) {
+        if self.waiting == 0 {
+            self.since = Some(Instant::now());
+        }
+        self.waiting += 1;
+    }
+
+    fn broken(&mut self) {
+        let now = Instant::now();
+        let lasted = self.since.replace(now).map(|since| now - since);
+        self.longest = self.longest.max(lasted.unwrap_or_default());
+    }
+
+    fn end(&mut self) {
+        self.waiting -= 1;
+    }
 }
 
 /// A checkout of the plan.
@@ -116,7 +136,9 @@ impl Load {
                 admission.acquire().await.expect("it is never closed").forget();
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number < sagas {
+                    self.lock().silence.begin();
                     self.check_out(Checkout::of(seed, number), replicas).await;
+                    self.lock().silence.end();
                 }
             }
         };
@@ -195,10 +217,7 @@ impl Load {
         }
         let mut told = self.lock();
         told.acknowledged.push(start);
-        let now = Instant::now();
-        if let Some(last) = told.silence.last.replace(now) {
-            told.silence.longest = told.silence.longest.max(now - last);
-        }
+        told.silence.broken();
     }
 
     fn answered(&self, status: &str) {

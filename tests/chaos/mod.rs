@@ -41,6 +41,7 @@ const PROGRESS_WITHIN: Duration = Duration::from_secs(240);
 struct Progress<'a> {
     faults: &'a [Fault],
     next: AtomicUsize,
+    begun: Instant,
 }
 
 impl Progress<'_> {
@@ -61,9 +62,10 @@ impl Progress<'_> {
                 met(over >= fault.after, || over.to_string())
             })
             .await;
-            let begun = Instant::now();
+            let since = Instant::now();
             let result = make(fault).await;
-            println!("{:>6} starts: {:?}, {:.1?}", fault.after, fault.kind, begun.elapsed());
+            let (at, took) = (since.duration_since(self.begun).as_secs_f64(), since.elapsed());
+            println!("{at:>6.1} s, {:>5} starts: {:?}, {took:.1?}", fault.after, fault.kind);
             findings.made(fault.kind, result);
             self.next.fetch_add(1, Ordering::Relaxed);
         }
@@ -80,7 +82,7 @@ async fn run(plan: &Plan) -> Report {
     let observer = Observer::start(&world.database).await;
     let (load, findings, admission) = (Load::default(), Findings::default(), Semaphore::new(0));
     let (done_sender, done) = watch::channel(false);
-    let lane = |faults| Progress { faults, next: AtomicUsize::new(0) };
+    let lane = |faults| Progress { faults, next: AtomicUsize::new(0), begun };
     let (servers, spells) = (lane(&plan.servers), lane(&plan.spells));
     let pace = sagas as f64 / plan.duration().as_secs_f64();
 
@@ -108,6 +110,7 @@ async fn run(plan: &Plan) -> Report {
     let followed = observer.stop().await;
     let mut judged = judge::judge(&world.database, &world.shop, &load, Some(followed)).await;
     judged.violations.extend(judge::panics(world.folder.path()));
+    judged.violations.extend(judge::verify(&world.database, world.servers.0[0].setup()).await);
     let report = findings.report(plan, judged, parked, begun.elapsed());
     println!("{report}");
     if !report.judged.violations.is_empty() {

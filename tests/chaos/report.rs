@@ -175,7 +175,11 @@ impl fmt::Display for Report {
             writeln!(f, "  takeovers    {count}: {fastest} ms at best, {median} ms median, {slowest} ms at worst")?;
         }
         writeln!(f, "  late commits {} fenced off", self.late_commits_fenced)?;
-        writeln!(f, "  silence      {} ms without an acknowledgement, at worst", self.judged.longest_silence_ms)?;
+        writeln!(
+            f,
+            "  silence      {} ms in which clients waited and none was answered, at worst",
+            self.judged.longest_silence_ms
+        )?;
         writeln!(f, "  log          {} events followed as they came", self.judged.events_followed)?;
         if self.failed_starts > 0 {
             writeln!(f, "  restarts     {} times a replica ended instead of listening", self.failed_starts)?;

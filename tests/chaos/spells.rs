@@ -21,8 +21,11 @@ use crate::harness::{
 
 /// For a spell to hit something.
 const HIT_WITHIN: Duration = Duration::from_secs(30);
-const REQUEST_WITHIN: Duration = Duration::from_secs(15);
+/// For a request to come along, before another way is chosen.
+const REQUEST_WITHIN: Duration = Duration::from_secs(3);
+const REQUEST_TRIES: usize = 8;
 const VERDICT_WITHIN: Duration = Duration::from_secs(10);
+const SESSIONS_END_WITHIN: Duration = Duration::from_millis(20);
 const SLOW_MS: std::ops::Range<u64> = 20..120;
 
 /// What the lane works on.
@@ -40,22 +43,28 @@ impl Lane<'_> {
     /// Says why the fault had no effect, or not the one that was planned.
     pub async fn make(&mut self, fault: &Fault) -> Result<(), String> {
         let slow = Weather::Slow(Duration::from_millis(SLOW_MS.start + fault.target % (SLOW_MS.end - SLOW_MS.start)));
-        let database = &self.network.databases[self.owner(fault)];
         let participant = &self.network.participants[fault.target as usize % self.network.participants.len()];
         match fault.kind {
-            Kind::DatabaseReset => reset(database).await,
-            Kind::DatabaseSilent => spell(database, Weather::Silent, fault.pause, |seen| seen.silenced).await,
-            Kind::DatabaseSlow => spell(database, slow, fault.pause, |seen| seen.delayed).await,
-            Kind::CommitLost => lose(database, TrapKind::DropRequest, Verdict::None).await,
-            Kind::CommitReplyLost => lose(database, TrapKind::DropReply, Verdict::Done).await,
-            Kind::ParticipantReset => reset(participant).await,
+            Kind::DatabaseReset => reset(|| self.database(fault)).await,
+            Kind::DatabaseSilent => {
+                spell(self.database(fault), Weather::Silent, fault.pause, |seen| seen.silenced).await
+            }
+            Kind::DatabaseSlow => spell(self.database(fault), slow, fault.pause, |seen| seen.delayed).await,
+            Kind::CommitLost => lose(|| self.database(fault), TrapKind::DropRequest, Verdict::None).await,
+            Kind::CommitReplyLost => lose(|| self.database(fault), TrapKind::DropReply, Verdict::Done).await,
+            Kind::ParticipantReset => reset(|| participant).await,
             Kind::ParticipantSilent => spell(participant, Weather::Silent, fault.pause, |seen| seen.silenced).await,
             Kind::ParticipantSlow => spell(participant, slow, fault.pause, |seen| seen.delayed).await,
-            Kind::ParticipantReplyLost => lose(participant, TrapKind::DropReply, Verdict::Done).await,
+            Kind::ParticipantReplyLost => lose(|| participant, TrapKind::DropReply, Verdict::Done).await,
             Kind::ParticipantKill => self.kill_participant(fault).await,
             Kind::ParticipantErrors => self.make_errors(fault).await,
             server => unreachable!("{server:?} belongs to the other lane"),
         }
+    }
+
+    /// The way to the database of a replica that owns shards, at this moment.
+    fn database(&self, fault: &Fault) -> &Proxy {
+        &self.network.databases[self.owner(fault)]
     }
 
     /// A replica that owns shards, or any while none does.
@@ -113,10 +122,17 @@ impl Lane<'_> {
     }
 }
 
-async fn reset(proxy: &Proxy) -> Result<(), String> {
-    let before = proxy.seen().reset;
-    proxy.reset_all();
-    hit(proxy, before, |seen| seen.reset).await
+/// Resets what `proxy` carries, until there was something.
+async fn reset<'a>(proxy: impl Fn() -> &'a Proxy) -> Result<(), String> {
+    eventually_hit(async || {
+        let proxy = proxy();
+        let before = proxy.seen().reset;
+        proxy.reset_all();
+        // Sessions count themselves as they end.
+        sleep(SESSIONS_END_WITHIN).await;
+        met(proxy.seen().reset > before, || format!("{:?}", proxy.seen()))
+    })
+    .await
 }
 
 /// Has the weather be so until it has hit something, and at least for `lasts`.
@@ -148,9 +164,15 @@ async fn eventually_hit(look: impl AsyncFn() -> Result<(), String>) -> Result<()
 }
 
 /// Loses the next request or its answer.
-async fn lose(proxy: &Proxy, kind: TrapKind, expected: Verdict) -> Result<(), String> {
-    let sprung = proxy.arm(kind).sprung(REQUEST_WITHIN).await;
-    let sprung = sprung.ok_or_else(|| format!("no request came within {REQUEST_WITHIN:?}"))?;
+async fn lose<'a>(proxy: impl Fn() -> &'a Proxy, kind: TrapKind, expected: Verdict) -> Result<(), String> {
+    let mut sprung = None;
+    for _ in 0..REQUEST_TRIES {
+        sprung = proxy().arm(kind).sprung(REQUEST_WITHIN).await;
+        if sprung.is_some() {
+            break;
+        }
+    }
+    let sprung = sprung.ok_or_else(|| format!("no request came within {REQUEST_TRIES} times {REQUEST_WITHIN:?}"))?;
     let verdict = sprung.verdict(VERDICT_WITHIN).await;
     if verdict == expected { Ok(()) } else { Err(format!("the server said {verdict:?}")) }
 }

@@ -180,5 +180,6 @@ async fn kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_10() {
     }
     let mut violations = report.judged.violations;
     violations.extend(judge::panics(embedded.folder.path()));
+    violations.extend(judge::verify(&embedded.database, embedded.skald.setup()).await);
     assert!(violations.is_empty(), "{violations:#?}");
 }
