@@ -18,6 +18,7 @@ mod hung;
 mod observability;
 mod operators;
 mod pausing;
+mod replicas;
 mod starts;
 mod stream;
 mod verify;
