@@ -12,6 +12,7 @@ mod observer;
 mod plan;
 mod report;
 mod servers;
+mod silence;
 mod spells;
 mod sqlite;
 mod world;

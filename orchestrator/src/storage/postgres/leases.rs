@@ -3,18 +3,12 @@
 //! Every statement that locks rows of `shards` does so in ascending order, as commits do: none can deadlock another.
 //! And each is given up in time to be tried again before the lease ends, also when the network swallows the answer.
 
-use std::time::Duration;
-
 use skald_core::{
     ids::Shard,
     shard::{batch::Fence, leases::LeaseView},
     time::Millis,
 };
-use sqlx::{
-    FromRow, PgPool, Postgres,
-    postgres::{PgArguments, PgRow},
-    query::QueryAs,
-};
+use sqlx::PgConnection;
 
 use super::{
     super::{
@@ -22,12 +16,13 @@ use super::{
         records::{self, HadShardRecord, OwnedShardRecord, ShardRecord, read_all},
     },
     failed,
+    sessions::Sessions,
 };
 
-pub async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
+pub async fn shards(connection: &mut PgConnection) -> Result<Vec<ShardRow>, StoreError> {
     let rows: Vec<ShardRecord> =
         sqlx::query_as("SELECT shard, epoch, owner, owner_url, lease_until_us, head FROM shards ORDER BY shard")
-            .fetch_all(pool)
+            .fetch_all(&mut *connection)
             .await
             .map_err(failed)?;
     read_all(rows)
@@ -36,7 +31,7 @@ pub async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
 /// Takes what is free. `FOR UPDATE` waits for a commit that holds a shard's row to end, one way or the other, and a
 /// commit that has not got that far yet will find the epoch gone.
 pub async fn take(
-    control: &Control,
+    control: &Sessions,
     owner: &Owner,
     only: Option<&[Shard]>,
     lease: Millis,
@@ -69,7 +64,7 @@ pub async fn take(
 }
 
 pub async fn renew(
-    control: &Control,
+    control: &Sessions,
     owner: &Owner,
     fences: &[Fence],
     lease: Millis,
@@ -98,7 +93,7 @@ pub async fn renew(
     Ok(held)
 }
 
-pub async fn release_shards(control: &Control, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+pub async fn release_shards(control: &Sessions, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (
              SELECT s.shard
@@ -119,7 +114,7 @@ pub async fn release_shards(control: &Control, owner: &Owner, fences: &[Fence]) 
     control.fetch(releasing).await.map(drop)
 }
 
-pub async fn release(control: &Control, owner: &Owner) -> Result<(), StoreError> {
+pub async fn release(control: &Sessions, owner: &Owner) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard FOR UPDATE)
          UPDATE shards AS s
@@ -133,7 +128,7 @@ pub async fn release(control: &Control, owner: &Owner) -> Result<(), StoreError>
 }
 
 /// Read by the sessions that keep leases, so that no amount of other reading delays it.
-pub async fn view(control: &Control, owner: &Owner) -> Result<LeaseView, StoreError> {
+pub async fn view(control: &Sessions, owner: &Owner) -> Result<LeaseView, StoreError> {
     let live = sqlx::query_as::<_, (String,)>(
         "SELECT id FROM replicas WHERE seen_until_us > skald_now_us() ORDER BY started_at_us, id",
     );
@@ -145,31 +140,6 @@ pub async fn view(control: &Control, owner: &Owner) -> Result<LeaseView, StoreEr
     )
     .bind(owner.id.clone());
     records::lease_view(control.fetch(live).await?, control.fetch(had).await?)
-}
-
-/// The sessions that keep leases.
-#[derive(Debug)]
-pub struct Control {
-    pub pool: PgPool,
-    /// How long to wait for an answer.
-    pub patience: Duration,
-}
-
-impl Control {
-    /// Runs one statement, its own transaction. A session that does not answer in time is not used again.
-    pub async fn fetch<R>(&self, statement: QueryAs<'static, Postgres, R, PgArguments>) -> Result<Vec<R>, StoreError>
-    where
-        R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-    {
-        let mut connection = self.pool.acquire().await.map_err(failed)?;
-        match tokio::time::timeout(self.patience, statement.fetch_all(&mut *connection)).await {
-            Ok(answer) => answer.map_err(failed),
-            Err(_) => {
-                connection.close_on_drop();
-                Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))
-            }
-        }
-    }
 }
 
 fn numbers(shards: &[Shard]) -> Vec<i32> {
