@@ -6,10 +6,10 @@ use rstest::rstest;
 
 use crate::harness::{
     Backend, Client, Folder, Postgres, Sqlite,
+    cluster::free_port,
     database::Database,
     deployment::bundled_definitions,
     eventually, met, order,
-    postgres::free_port,
     process::{Ended, Process},
     sample::definition,
     skald::program,

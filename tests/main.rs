@@ -7,6 +7,7 @@
 
 mod accepted;
 mod bad_input;
+mod chaos;
 mod checkout;
 mod command_line;
 mod crashes;

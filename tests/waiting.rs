@@ -32,7 +32,13 @@ async fn thousands_of_waiting_sagas_stay_out_of_memory_and_survive_a_restart(
     let before = skald.skald.process.resident_kib();
     stream::iter(0..waiting)
         .for_each_concurrent(64, async |_| {
-            skald.skald.begun("slow", &json!({})).await;
+            eventually("the start is not shed", SOON, async || {
+                let answer = skald.skald.begin("slow", &json!({})).await;
+                met(answer.status != 503, || answer.text.clone())?;
+                assert_eq!(answer.status, 202, "{}", answer.text);
+                Ok(())
+            })
+            .await;
         })
         .await;
     let resident = async |skald: &Alone| {

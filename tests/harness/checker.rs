@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use skald_core::ids::SagaId;
+
 use super::{
     database::Database,
     effects::{Effects, Fate},
@@ -22,8 +24,8 @@ const SHOWN_MAX: usize = 20;
 pub struct Checker {
     log: Log,
     effects: Option<Effects>,
-    /// What the API says of each saga.
-    shown: BTreeMap<String, String>,
+    /// What the API says of each saga, if it was asked.
+    shown: Option<BTreeMap<String, String>>,
     acknowledged: Vec<Start>,
 }
 
@@ -46,8 +48,20 @@ impl Checker {
             let text = |field: &str| saga[field].as_str().expect("a saga has an id and a status").to_owned();
             (text("id"), text("status"))
         };
-        let shown = skald.sagas().await.iter().map(status).collect();
+        let shown = Some(skald.sagas().await.iter().map(status).collect());
         Self { log: Log::read(database).await, effects: None, shown, acknowledged: Vec::new() }
+    }
+
+    /// From what the database and the participants say, without Skald.
+    pub fn of(log: Log, effects: Effects) -> Self {
+        Self { log, effects: Some(effects), shown: None, acknowledged: Vec::new() }
+    }
+
+    /// All that the log and the ledgers hold of a saga.
+    pub fn story(&self, saga: &SagaId) -> String {
+        let effects = self.effects.iter().flat_map(|effects| effects.of_saga(&saga.to_string()));
+        let lines: Vec<String> = self.log.of_saga(saga).into_iter().chain(effects).collect();
+        format!("---- saga {saga}:\n  {}", lines.join("\n  "))
     }
 
     /// Has it checked that these starts exist.
@@ -72,9 +86,11 @@ impl Checker {
         violations.extend(self.log.violations_of_starts(&self.acknowledged));
         violations.extend(self.effects.iter().flat_map(|effects| effects.violations(&fates)));
         let in_log: BTreeMap<_, _> = fates.iter().map(|(saga, fate)| (saga.clone(), fate.status.clone())).collect();
-        if in_log != self.shown {
-            violations.push(format!("8: the API lists {} sagas, the log {}", self.shown.len(), in_log.len()));
-            let differ = in_log.iter().filter(|(saga, status)| self.shown.get(*saga) != Some(status));
+        if let Some(shown) = &self.shown
+            && in_log != *shown
+        {
+            violations.push(format!("8: the API lists {} sagas, the log {}", shown.len(), in_log.len()));
+            let differ = in_log.iter().filter(|(saga, status)| shown.get(*saga) != Some(status));
             violations
                 .extend(differ.map(|(saga, status)| format!("8: saga {saga} is {status}, the API says otherwise")));
         }

@@ -65,6 +65,16 @@ impl Effects {
         violations
     }
 
+    /// What the ledgers hold of a saga, a line each.
+    pub fn of_saga<'a>(&'a self, saga: &str) -> impl Iterator<Item = String> + use<'a> {
+        let saga = saga.to_owned();
+        let entries = self.ledgers.iter().flatten().filter(move |entry| entry.saga_id == saga);
+        entries.map(|entry| {
+            let Entry { id, at, step, operation, effect, detail, .. } = entry;
+            format!("ledger {at} #{id} {step}:{operation} {effect} {detail}")
+        })
+    }
+
     fn by_saga(&self) -> BTreeMap<&str, BTreeMap<&str, Trace<'_>>> {
         let mut sagas: BTreeMap<&str, BTreeMap<&str, Trace<'_>>> = BTreeMap::new();
         for entry in self.ledgers.iter().flatten() {

@@ -12,11 +12,12 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-/// Lines are `watch SIGNAL PID`, `forget PID`, `remove FOLDER`.
+/// Lines are `watch SIGNAL PID`, `forget PID`, `remove FOLDER`, `unmount FOLDER`.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 watched=""
 folders=""
+mounts=""
 while read -r verb first second; do
     case "$verb" in
         watch) watched="$watched $first:$second" ;;
@@ -25,6 +26,7 @@ while read -r verb first second; do
             for entry in $watched; do [ "${entry#*:}" = "$first" ] || rest="$rest $entry"; done
             watched="$rest" ;;
         remove) folders="$folders $first" ;;
+        unmount) mounts="$mounts $first" ;;
     esac
 done
 for entry in $watched; do kill "-${entry%:*}" "${entry#*:}" 2>/dev/null; done
@@ -33,6 +35,7 @@ for entry in $watched; do
     while kill -0 "${entry#*:}" 2>/dev/null && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
     kill -KILL "${entry#*:}" 2>/dev/null
 done
+for mount in $mounts; do umount -l "$mount" 2>/dev/null; done
 for folder in $folders; do rm -rf "$folder"; done
 "#;
 
@@ -57,6 +60,11 @@ pub fn watch(signal: &str, pid: u32) {
 /// The process has ended: its number may soon be another's.
 pub fn forget(pid: u32) {
     tell(&format!("forget {pid}"));
+}
+
+/// Something is mounted there, and will be until the tests end or before.
+pub fn unmount(folder: &Path) {
+    tell(&format!("unmount {}", folder.display()));
 }
 
 /// A folder for the files of this run; it goes when the tests end.

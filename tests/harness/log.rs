@@ -1,6 +1,9 @@
 //! Invariants 6 to 10, from the database: the log is whole and in order, and what it folds to is what the rows say.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use skald_core::{
     definition::Definition,
@@ -9,6 +12,8 @@ use skald_core::{
     state::SagaState,
     time::Timestamp,
 };
+
+use uuid::Uuid;
 
 use super::{checker::Start, database::Database, effects::Fate};
 
@@ -98,6 +103,7 @@ impl Log {
     pub fn violations_of_starts(&self, starts: &[Start]) -> Vec<String> {
         let mut violations = Vec::new();
         let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
+        let keys: BTreeSet<(&str, &SagaId)> = self.start_keys.iter().map(|((_, key), saga)| (&**key, saga)).collect();
         for start in starts {
             let Start { key, saga } = start;
             if !saga.parse().is_ok_and(|saga: SagaId| self.rows.contains_key(&saga)) {
@@ -109,11 +115,63 @@ impl Log {
             {
                 violations.push(format!("10: the key `{key}` gave saga {saga} and saga {other}"));
             }
-            if !self.start_keys.iter().any(|((_, known), of)| known == key && of.to_string() == *saga) {
+            if !saga.parse().is_ok_and(|saga: SagaId| keys.contains(&(&**key, &saga))) {
                 violations.push(format!("10: the database does not hold `{key}` as the key of saga {saga}"));
             }
         }
         violations
+    }
+
+    /// Invariant 10 the other way round: no saga comes from nowhere. Of starts without a key that were not acknowledged,
+    /// `unknown` may have made one each.
+    pub fn violations_of_strangers(&self, starts: &[Start], unknown: usize) -> Vec<String> {
+        let acknowledged: BTreeSet<SagaId> = starts.iter().filter_map(|start| start.saga.parse().ok()).collect();
+        let strangers: Vec<_> = self.rows.keys().filter(|saga| !acknowledged.contains(saga)).collect();
+        if strangers.len() <= unknown {
+            return Vec::new();
+        }
+        let one = strangers[0];
+        vec![format!("10: nobody was told of {} sagas, e.g. saga {one}; {unknown} may be", strangers.len())]
+    }
+
+    /// Invariant 10 for operators: a command that was answered with 200 is in the log.
+    pub fn violations_of_commands(&self, action: &str, sagas: &[String]) -> Vec<String> {
+        let acted = |saga: &&String| {
+            let stream = saga.parse().ok().and_then(|saga: SagaId| self.streams.get(&saga));
+            let is_it =
+                |recorded: &Recorded| matches!(&recorded.event, Event::OperatorActed(acted) if acted.action == action);
+            !stream.is_some_and(|stream| stream.iter().any(is_it))
+        };
+        let missing = sagas.iter().filter(acted);
+        missing
+            .map(|saga| format!("10: `{action}` was acknowledged, and the log has no such command (saga {saga})"))
+            .collect()
+    }
+
+    /// The stream and version at each position from 1, per shard.
+    pub fn by_position(&self) -> BTreeMap<i32, Vec<(Uuid, i64)>> {
+        let mut shards: BTreeMap<i32, BTreeMap<i64, (Uuid, i64)>> = BTreeMap::new();
+        for recorded in self.streams.values().flatten() {
+            let version = i64::try_from(recorded.version).expect("versions are small");
+            let event = (recorded.stream.as_uuid(), version);
+            shards.entry(recorded.shard.0.into()).or_default().insert(recorded.position, event);
+        }
+        shards.into_iter().map(|(shard, events)| (shard, events.into_values().collect())).collect()
+    }
+
+    /// What the log holds of a saga, a line each.
+    pub fn of_saga(&self, saga: &SagaId) -> Vec<String> {
+        let line = |recorded: &Recorded| {
+            let Recorded { version, shard, position, epoch, event, .. } = recorded;
+            let data = event.data();
+            let at = recorded.occurred_at.as_micros();
+            format!(
+                "log {at} version {version} shard {shard} position {position} epoch {epoch}: {} {data}",
+                event.kind()
+            )
+        };
+        let row = self.rows.get(saga).map(|row| format!("row {row:?}"));
+        row.into_iter().chain(self.streams.get(saga).into_iter().flatten().map(line)).collect()
     }
 
     /// Invariants 7 and 9: positions of a shard are 1 to its head, and epochs only grow along them.

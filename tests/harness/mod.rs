@@ -2,6 +2,7 @@
 
 pub mod checker;
 pub mod client;
+pub mod cluster;
 pub mod database;
 pub mod deployment;
 pub mod effects;
@@ -11,8 +12,10 @@ pub mod participants;
 pub mod postgres;
 mod postgres_binaries;
 pub mod process;
+pub mod proxy;
 pub mod sample;
 pub mod skald;
+pub mod small_disk;
 pub mod stub;
 
 use std::{

@@ -73,7 +73,12 @@ impl Shop {
 impl Service {
     pub async fn start(name: &'static str, backend: Backend, folder: &Path) -> Self {
         let database = Database::create(backend, folder, name).await;
-        let mut process = Process::start(name, &mut command(name, &database, "127.0.0.1:0"), folder);
+        Self::start_at(name, database, folder, "127.0.0.1:0").await
+    }
+
+    /// On this database, at this address.
+    pub async fn start_at(name: &'static str, database: Database, folder: &Path, listen: &str) -> Self {
+        let mut process = Process::start(name, &mut command(name, &database, listen), folder);
         let client = Client::new(&process.url().await);
         Self { name, process, client, database, folder: folder.to_owned() }
     }

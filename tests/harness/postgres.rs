@@ -1,25 +1,15 @@
-//! A throwaway PostgreSQL cluster, started at the first need and shared by all tests of this process; a database of its
-//! own for each that asks. It syncs to disk like a real one.
+//! A database of its own for each test that asks, on a cluster that is started at the first need and shared by all tests
+//! of this process.
 
 use std::{
-    env, fs,
-    net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    env,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use sqlx::{Connection, PgConnection};
 use tokio::sync::OnceCell;
 
-use super::{
-    eventually, guard,
-    postgres_binaries::{self, URL_VARIABLE, VERSION_MIN},
-};
-
-const START_MAX: Duration = Duration::from_secs(60);
-const SETTINGS: &[&str] = &["listen_addresses=127.0.0.1", "max_connections=400", "fsync=on", "shared_buffers=128MB"];
+use super::{cluster::Cluster, guard, postgres_binaries::URL_VARIABLE};
 
 /// A database of one test; it goes with its owner.
 #[derive(Debug)]
@@ -31,10 +21,14 @@ pub struct OwnDatabase {
 impl OwnDatabase {
     /// Creates it on the shared cluster, or on the server that the environment names.
     pub async fn create(purpose: &str) -> Self {
+        Self::create_on(server().await, purpose).await
+    }
+
+    /// Creates it on the server with this URL.
+    pub async fn create_on(server: String, purpose: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("skald_e2e_{}_{number}_{purpose}", std::process::id());
-        let server = server().await;
         execute(&server, &format!("CREATE DATABASE {name}")).await.expect("the server lets us create databases");
         Self { name, server }
     }
@@ -77,77 +71,10 @@ async fn execute(server: &str, sql: &str) -> sqlx::Result<()> {
 
 /// The URL of a server's own database.
 async fn server() -> String {
-    static SERVER: OnceCell<String> = OnceCell::const_new();
-    let start = async || match env::var(URL_VARIABLE) {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    match env::var(URL_VARIABLE) {
         Ok(url) => url,
-        Err(_) => start(&guard::folder().join("postgres")).await,
-    };
-    SERVER.get_or_init(start).await.clone()
-}
-
-/// Starts a cluster in `folder`; it ends with this process. Gives the URL of its own database.
-#[expect(clippy::zombie_processes, reason = "it runs until we end, and then the guard sees to it")]
-async fn start(folder: &Path) -> String {
-    let programs = postgres_binaries::find().unwrap_or_else(|| {
-        panic!("no PostgreSQL {VERSION_MIN} or newer is installed: run `cargo xtask test`, which sees to it")
-    });
-    fs::create_dir(folder).expect("the folder is ours");
-    let owner = Owner::of_cluster(folder);
-    let data = folder.join("data");
-    let mut initdb = owner.command(&programs.join("initdb"));
-    initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "-D"]).arg(&data);
-    let output = initdb.output().expect("initdb can be started");
-    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
-
-    let port = free_port();
-    let log = fs::File::create(folder.join("log")).expect("the folder is ours");
-    let mut postgres = owner.command(&programs.join("postgres"));
-    postgres.arg("-D").arg(&data).arg("-p").arg(port.to_string()).arg("-k").arg(folder);
-    postgres.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
-    let errors = log.try_clone().expect("a file handle can be cloned");
-    let postgres = postgres.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("postgres can be started");
-    guard::watch("QUIT", postgres.id());
-
-    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-    eventually("PostgreSQL takes connections", START_MAX, async || {
-        PgConnection::connect(&url).await.map(drop).map_err(|error| error.to_string())
-    })
-    .await;
-    url
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there are free ports");
-    listener.local_addr().expect("it is bound").port()
-}
-
-/// As whom PostgreSQL runs: as root it refuses to.
-#[derive(Debug)]
-enum Owner {
-    Ourselves,
-    UserPostgres,
-}
-
-impl Owner {
-    fn of_cluster(folder: &Path) -> Self {
-        if !postgres_binaries::is_root() {
-            return Self::Ourselves;
-        }
-        let owned = Command::new("chown").arg("postgres").arg(folder).status();
-        assert!(owned.is_ok_and(|status| status.success()), "as root, the tests run PostgreSQL as the user `postgres`");
-        Self::UserPostgres
-    }
-
-    fn command(&self, program: &PathBuf) -> Command {
-        match self {
-            Self::Ourselves => Command::new(program),
-            Self::UserPostgres => {
-                // Unlike su and runuser, it becomes the program instead of starting it: the process is ours to end.
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/");
-                command
-            }
-        }
+        // It is never dropped: the guard ends it with this process.
+        Err(_) => CLUSTER.get_or_init(async || Cluster::start(&guard::folder().join("postgres")).await).await.url(),
     }
 }

@@ -9,7 +9,8 @@ use std::{
 
 use super::{eventually, guard};
 
-const START_MAX: Duration = Duration::from_secs(30);
+/// A service gives a database that does not answer a minute.
+const START_MAX: Duration = Duration::from_secs(90);
 /// Enough to see why; not so much that the reason drowns.
 const LINES_SHOWN: usize = 60;
 
@@ -61,18 +62,22 @@ impl Process {
 
     /// The URL of its line `NAME listening on URL`, once it has written that.
     pub async fn url(&mut self) -> String {
-        let name = self.name.clone();
-        let begin = format!("{name} listening on ");
-        eventually(&format!("{name} is listening"), START_MAX, async || {
+        match self.listens().await {
+            Ok(url) => url,
+            Err(status) => panic!("{} ended with {status} instead of listening:\n{}", self.name, self.log()),
+        }
+    }
+
+    /// Waits until it listens, or has ended instead.
+    pub async fn listens(&mut self) -> Result<String, ExitStatus> {
+        let begin = format!("{} listening on ", self.name);
+        eventually(&format!("{} is listening", self.name), START_MAX, async || {
             let log = self.log();
             let line = log.lines().find_map(|line| line.strip_prefix(&begin));
             if let Some(url) = line.and_then(|rest| rest.split_whitespace().next()) {
-                return Ok(url.trim_end_matches('/').to_owned());
+                return Ok(Ok(url.trim_end_matches('/').to_owned()));
             }
-            if let Some(status) = self.exited() {
-                panic!("{name} ended with {status} instead of listening:\n{}", self.log());
-            }
-            Err("no such line yet".to_owned())
+            self.exited().map(Err).ok_or_else(|| "no such line yet".to_owned())
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -18,6 +18,8 @@ use super::{
 
 /// How long anything may take that is not about time.
 pub const SOON: Duration = Duration::from_secs(30);
+
+const STARTS_MAX: usize = 20;
 
 /// How Skald is to be started.
 #[derive(Clone, Debug)]
@@ -71,7 +73,12 @@ impl Skald {
 
     /// Starts it and waits until it listens; it may have to wait for its shards.
     pub async fn start_waiting(setup: Setup) -> Self {
-        let mut process = spawn(&setup, "127.0.0.1:0");
+        Self::start_at(setup, "127.0.0.1:0").await
+    }
+
+    /// The same, at this address.
+    pub async fn start_at(setup: Setup, listen: &str) -> Self {
+        let mut process = spawn(&setup, listen);
         let client = Client::new(&process.url().await);
         Self { process, client, setup }
     }
@@ -101,6 +108,25 @@ impl Skald {
         self.process = spawn(&self.setup, &listen);
         self.process.url().await;
         self.ready().await;
+    }
+
+    /// Starts it again where it was, as a supervisor does: once more when it ends instead of listening. Gives how often
+    /// it did. It may have to wait for its shards.
+    pub async fn revive(&mut self) -> usize {
+        for failed in 0..STARTS_MAX {
+            if self.start_once().await.is_ok() {
+                return failed;
+            }
+        }
+        panic!("Skald ended {STARTS_MAX} times instead of listening:\n{}", self.process.log());
+    }
+
+    /// Starts it again where it was, and waits until it listens or has ended instead.
+    pub async fn start_once(&mut self) -> Result<(), ExitStatus> {
+        self.kill();
+        let listen = self.client.url.trim_start_matches("http://").to_owned();
+        self.process = spawn(&self.setup, &listen);
+        self.process.listens().await.map(drop)
     }
 
     /// Starts a saga and does not wait for its end; gives the answer.

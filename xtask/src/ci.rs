@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    deny,
+    chaos, deny,
     run::{cargo, check},
     stages::{self, Stage},
     suite,
@@ -15,6 +15,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", run: clippy },
     Stage { name: "documentation", run: documentation },
     Stage { name: "tests", run: || suite::run(&[]) },
+    Stage { name: "chaos", run: chaos::run_in_ci },
 ];
 
 /// # Errors

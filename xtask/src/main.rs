@@ -1,6 +1,7 @@
 //! The developers' commands: `cargo xtask COMMAND`. The README and `.ci/run` call these and nothing else, so what
 //! passes on a desk passes in CI.
 
+mod chaos;
 mod ci;
 mod deny;
 mod postgres;
@@ -29,7 +30,9 @@ enum Command {
         #[arg(last = true)]
         filter: Vec<String>,
     },
-    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests.
+    /// Break everything that can break while sagas run, and check that nothing is lost.
+    Chaos(chaos::Options),
+    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests, some chaos.
     Ci,
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test { filter } => suite::run(&filter),
+        Command::Chaos(options) => chaos::run(&options).and_then(|()| chaos::run_on_sqlite(chaos::Disk::IfPossible)),
         Command::Ci => ci::run(),
         Command::Openapi => suite::write_openapi(),
     };

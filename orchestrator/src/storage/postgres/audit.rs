@@ -54,11 +54,11 @@ impl PostgresAudit {
 #[async_trait]
 impl Audit for PostgresAudit {
     async fn check_schema(&self) -> Result<(), StoreError> {
-        lifecycle::check_schema(&self.pool).await
+        lifecycle::check_schema(&mut *self.pool.acquire().await.map_err(failed)?).await
     }
 
     async fn definitions(&self) -> Result<Vec<StoredDefinition>, StoreError> {
-        registry::definitions(&self.pool).await
+        registry::definitions(&mut *self.pool.acquire().await.map_err(failed)?).await
     }
 
     async fn shards(&self) -> Result<Vec<LogBounds>, StoreError> {

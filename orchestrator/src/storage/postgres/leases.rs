@@ -3,19 +3,12 @@
 //! Every statement that locks rows of `shards` does so in ascending order, as commits do: none can deadlock another.
 //! And each is given up in time to be tried again before the lease ends, also when the network swallows the answer.
 
-use std::time::Duration;
-
 use skald_core::{
     ids::Shard,
     shard::{batch::Fence, leases::LeaseView},
     time::Millis,
 };
-use sqlx::{
-    FromRow, PgPool, Postgres,
-    postgres::{PgArguments, PgRow},
-    query::QueryAs,
-};
-use tokio::time::Instant;
+use sqlx::PgConnection;
 
 use super::{
     super::{
@@ -23,12 +16,13 @@ use super::{
         records::{self, HadShardRecord, OwnedShardRecord, ShardRecord, read_all},
     },
     failed,
+    sessions::Sessions,
 };
 
-pub async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
+pub async fn shards(connection: &mut PgConnection) -> Result<Vec<ShardRow>, StoreError> {
     let rows: Vec<ShardRecord> =
         sqlx::query_as("SELECT shard, epoch, owner, owner_url, lease_until_us, head FROM shards ORDER BY shard")
-            .fetch_all(pool)
+            .fetch_all(&mut *connection)
             .await
             .map_err(failed)?;
     read_all(rows)
@@ -37,7 +31,7 @@ pub async fn shards(pool: &PgPool) -> Result<Vec<ShardRow>, StoreError> {
 /// Takes what is free. `FOR UPDATE` waits for a commit that holds a shard's row to end, one way or the other, and a
 /// commit that has not got that far yet will find the epoch gone.
 pub async fn take(
-    session: &Session,
+    sessions: &Sessions,
     owner: &Owner,
     only: Option<&[Shard]>,
     lease: Millis,
@@ -64,13 +58,13 @@ pub async fn take(
     .bind(owner.url.clone())
     .bind(only.map(numbers))
     .bind(lease_us(lease));
-    let mut taken: Vec<OwnedShard> = read_all(session.fetch(taking).await?)?;
+    let mut taken: Vec<OwnedShard> = read_all(sessions.fetch(taking).await?)?;
     taken.sort_by_key(|owned| owned.shard);
     Ok(taken)
 }
 
 pub async fn renew(
-    session: &Session,
+    sessions: &Sessions,
     owner: &Owner,
     fences: &[Fence],
     lease: Millis,
@@ -93,13 +87,13 @@ pub async fn renew(
     .bind(fenced_shards(fences))
     .bind(fenced_epochs(fences))
     .bind(lease_us(lease));
-    let rows = session.fetch(renewing).await?;
+    let rows = sessions.fetch(renewing).await?;
     let mut held = rows.into_iter().map(|(shard,)| records::shard(shard)).collect::<Result<Vec<_>, _>>()?;
     held.sort();
     Ok(held)
 }
 
-pub async fn release_shards(session: &Session, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+pub async fn release_shards(sessions: &Sessions, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (
              SELECT s.shard
@@ -117,10 +111,10 @@ pub async fn release_shards(session: &Session, owner: &Owner, fences: &[Fence]) 
     .bind(owner.id.clone())
     .bind(fenced_shards(fences))
     .bind(fenced_epochs(fences));
-    session.fetch(releasing).await.map(drop)
+    sessions.fetch(releasing).await.map(drop)
 }
 
-pub async fn release(session: &Session, owner: &Owner) -> Result<(), StoreError> {
+pub async fn release(sessions: &Sessions, owner: &Owner) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard FOR UPDATE)
          UPDATE shards AS s
@@ -130,10 +124,10 @@ pub async fn release(session: &Session, owner: &Owner) -> Result<(), StoreError>
          RETURNING s.shard",
     )
     .bind(owner.id.clone());
-    session.fetch(releasing).await.map(drop)
+    sessions.fetch(releasing).await.map(drop)
 }
 
-pub async fn view(session: &Session, owner: &Owner) -> Result<LeaseView, StoreError> {
+pub async fn view(sessions: &Sessions, owner: &Owner) -> Result<LeaseView, StoreError> {
     let live = sqlx::query_as::<_, (String,)>(
         "SELECT id FROM replicas WHERE seen_until_us > skald_now_us() ORDER BY started_at_us, id",
     );
@@ -144,33 +138,7 @@ pub async fn view(session: &Session, owner: &Owner) -> Result<LeaseView, StoreEr
          ORDER BY shard",
     )
     .bind(owner.id.clone());
-    records::lease_view(session.fetch(live).await?, session.fetch(had).await?)
-}
-
-/// The session that keeps leases and does nothing else, so that no amount of other work delays it.
-#[derive(Debug)]
-pub struct Session {
-    pub pool: PgPool,
-    /// How long to wait for a connection, and for an answer, together.
-    pub patience: Duration,
-}
-
-impl Session {
-    /// Runs one statement, its own transaction. A session that does not answer in time is not used again.
-    pub async fn fetch<R>(&self, statement: QueryAs<'static, Postgres, R, PgArguments>) -> Result<Vec<R>, StoreError>
-    where
-        R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-    {
-        let deadline = Instant::now() + self.patience;
-        let mut connection = self.pool.acquire().await.map_err(failed)?;
-        match tokio::time::timeout_at(deadline, statement.fetch_all(&mut *connection)).await {
-            Ok(answer) => answer.map_err(failed),
-            Err(_) => {
-                connection.close_on_drop();
-                Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))
-            }
-        }
-    }
+    records::lease_view(sessions.fetch(live).await?, sessions.fetch(had).await?)
 }
 
 fn numbers(shards: &[Shard]) -> Vec<i32> {

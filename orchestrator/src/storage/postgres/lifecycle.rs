@@ -6,7 +6,7 @@ use std::{
 };
 
 use skald_core::time::Timestamp;
-use sqlx::{Connection as _, PgPool, migrate::Migrator};
+use sqlx::{Connection as _, PgConnection, PgPool, migrate::Migrator};
 
 use super::{
     super::{StoreError, schema},
@@ -57,15 +57,17 @@ pub async fn migrate(pool: &PgPool, shards: u16) -> Result<(), StoreError> {
     connection.close().await.map_err(failed)
 }
 
-pub async fn check_schema(pool: &PgPool) -> Result<(), StoreError> {
-    let applied = sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(pool).await;
+pub async fn check_schema(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let applied = sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
+        .fetch_all(&mut *connection)
+        .await;
     schema::compare(&migrations(), applied.map_err(failed)?)
 }
 
-pub async fn ping(pool: &PgPool) -> Result<(), StoreError> {
+pub async fn ping(connection: &mut PgConnection) -> Result<(), StoreError> {
     let read_only: bool =
         sqlx::query_scalar("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean")
-            .fetch_one(pool)
+            .fetch_one(&mut *connection)
             .await
             .map_err(failed)?;
     if read_only {
@@ -74,14 +76,14 @@ pub async fn ping(pool: &PgPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub async fn now(pool: &PgPool) -> Result<Timestamp, StoreError> {
-    let now_us = sqlx::query_scalar("SELECT skald_now_us()").fetch_one(pool).await.map_err(failed)?;
+pub async fn now(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let now_us = sqlx::query_scalar("SELECT skald_now_us()").fetch_one(&mut *connection).await.map_err(failed)?;
     Ok(Timestamp::from_micros(now_us))
 }
 
-pub async fn secret(pool: &PgPool) -> Result<[u8; 32], StoreError> {
+pub async fn secret(connection: &mut PgConnection) -> Result<[u8; 32], StoreError> {
     let secret: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM settings WHERE name = 'secret'")
-        .fetch_optional(pool)
+        .fetch_optional(&mut *connection)
         .await
         .map_err(failed)?;
     let secret = secret.ok_or_else(|| StoreError::NotMigrated("it has no secret".to_owned()))?;

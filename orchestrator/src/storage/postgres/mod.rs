@@ -16,6 +16,7 @@ mod lifecycle;
 mod reads;
 mod registry;
 mod replicas;
+mod sessions;
 
 #[cfg(test)]
 mod tests;
@@ -34,11 +35,12 @@ use skald_core::{
     time::{Millis, Timestamp},
 };
 use sqlx::{
-    ConnectOptions as _, PgPool,
+    ConnectOptions as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 pub use self::audit::PostgresAudit;
+use self::sessions::Sessions;
 use super::{
     KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
     StoreOptions, StoredDefinition, Unfinished,
@@ -56,9 +58,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct PostgresStore {
     writer: commit::Writer,
-    leases: leases::Session,
-    control: PgPool,
-    readers: PgPool,
+    /// Keep leases and do nothing else, so that no amount of other work delays it.
+    leases: Sessions,
+    control: Sessions,
+    readers: Sessions,
     /// Shards to create in a database that has none.
     shards: u16,
     /// When partitions were last looked after.
@@ -76,16 +79,18 @@ impl PostgresStore {
             .acquire_timeout(patience.max(CONNECT_TIMEOUT))
             .connect_with(control_session(&base, options.lease))
             .await
-            .map_err(|error| StoreError::Open(error.to_string()))?;
+            .map_err(not_opened)?;
+        let control = Sessions { pool: control, patience };
         let leases = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(patience)
             .connect_lazy_with(control_session(&base, options.lease).application_name("skald-leases"));
-        let leases = leases::Session { pool: leases, patience };
+        let leases = Sessions { pool: leases, patience };
         let readers = PgPoolOptions::new()
             .max_connections(options.readers.max(1))
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(reader_session(&base));
+        let readers = Sessions { pool: readers, patience: READ_TIMEOUT };
         let writer = commit::Writer::spawn(&base, options.lease, patience);
         Ok(Self { writer, leases, control, readers, shards: options.shards, maintained_at_us: AtomicI64::new(0) })
     }
@@ -127,6 +132,15 @@ impl SessionTimeouts {
     }
 }
 
+/// What it means that a first session could not be had: a database that is not there may come yet, one that refuses us
+/// will not change its mind.
+fn not_opened(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => StoreError::Unavailable(error),
+        _ => StoreError::Open(error.to_string()),
+    }
+}
+
 /// What a failed query means outside of commits.
 fn failed(error: sqlx::Error) -> StoreError {
     /// `undefined_table` and `undefined_function`.
@@ -143,27 +157,27 @@ fn failed(error: sqlx::Error) -> StoreError {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        lifecycle::migrate(&self.control, self.shards).await
+        lifecycle::migrate(&self.control.pool, self.shards).await
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
-        lifecycle::check_schema(&self.readers).await
+        self.readers.ask(async |session| lifecycle::check_schema(session).await).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        lifecycle::ping(&self.control).await
+        self.control.ask(async |session| lifecycle::ping(session).await).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        lifecycle::now(&self.readers).await
+        self.readers.ask(async |session| lifecycle::now(session).await).await
     }
 
     async fn secret(&self) -> Result<[u8; 32], StoreError> {
-        lifecycle::secret(&self.readers).await
+        self.readers.ask(async |session| lifecycle::secret(session).await).await
     }
 
     async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
-        leases::shards(&self.readers).await
+        self.readers.ask(async |session| leases::shards(session).await).await
     }
 
     async fn take_shards(
@@ -172,12 +186,12 @@ impl Store for PostgresStore {
         only: Option<&[Shard]>,
         lease: Millis,
     ) -> Result<Vec<OwnedShard>, StoreError> {
-        lifecycle::maintain_when_due(&self.control, &self.maintained_at_us);
+        lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
         leases::take(&self.leases, owner, only, lease).await
     }
 
     async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
-        lifecycle::maintain_when_due(&self.control, &self.maintained_at_us);
+        lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
         leases::renew(&self.leases, owner, fences, lease).await
     }
 
@@ -198,7 +212,7 @@ impl Store for PostgresStore {
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaRow>, StoreError> {
-        replicas::replicas(&self.readers).await
+        self.readers.ask(async |session| replicas::replicas(session).await).await
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
@@ -210,46 +224,46 @@ impl Store for PostgresStore {
     }
 
     async fn events(&self, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
-        reads::events(&self.readers, saga, after, limit).await
+        self.readers.ask(async |session| reads::events(session, saga, after, limit).await).await
     }
 
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
-        reads::streams(&self.readers, sagas).await
+        self.readers.ask(async |session| reads::streams(session, sagas).await).await
     }
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {
-        reads::row(&self.readers, saga).await
+        self.readers.ask(async |session| reads::row(session, saga).await).await
     }
 
     async fn list(&self, filter: &SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
-        reads::list(&self.readers, filter).await
+        self.readers.ask(async |session| reads::list(session, filter).await).await
     }
 
     async fn unfinished(&self, shard: Shard, after: Option<SagaId>, limit: u32) -> Result<Vec<Unfinished>, StoreError> {
-        reads::unfinished(&self.readers, shard, after, limit).await
+        self.readers.ask(async |session| reads::unfinished(session, shard, after, limit).await).await
     }
 
     async fn keyed_saga(&self, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError> {
-        reads::keyed_saga(&self.readers, definition, key).await
+        self.readers.ask(async |session| reads::keyed_saga(session, definition, key).await).await
     }
 
     async fn register(&self, definition: &StoredDefinition) -> Result<Registration, StoreError> {
-        registry::register(&self.control, definition).await
+        self.control.ask(async |session| registry::register(session, definition).await).await
     }
 
     async fn definitions(&self) -> Result<Vec<StoredDefinition>, StoreError> {
-        registry::definitions(&self.readers).await
+        self.readers.ask(async |session| registry::definitions(session).await).await
     }
 
     async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        registry::pauses(&self.readers).await
+        self.readers.ask(async |session| registry::pauses(session).await).await
     }
 
     async fn pause(&self, pause: &Pause) -> Result<(), StoreError> {
-        registry::pause(&self.control, pause).await
+        self.control.ask(async |session| registry::pause(session, pause).await).await
     }
 
     async fn unpause(&self, kind: PauseKind, name: &str) -> Result<bool, StoreError> {
-        registry::unpause(&self.control, kind, name).await
+        self.control.ask(async |session| registry::unpause(session, kind, name).await).await
     }
 }

@@ -5,7 +5,7 @@ use skald_core::{
     ids::{SagaId, Shard},
     state::SagaRow,
 };
-use sqlx::{AssertSqlSafe, PgPool, QueryBuilder, types::Uuid};
+use sqlx::{AssertSqlSafe, PgConnection, QueryBuilder, types::Uuid};
 
 use super::{
     super::{
@@ -16,7 +16,12 @@ use super::{
     failed,
 };
 
-pub async fn events(pool: &PgPool, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+pub async fn events(
+    connection: &mut PgConnection,
+    saga: SagaId,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Recorded>, StoreError> {
     let rows: Vec<EventRecord> = sqlx::query_as(
         "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
          FROM events
@@ -27,14 +32,14 @@ pub async fn events(pool: &PgPool, saga: SagaId, after: u64, limit: u32) -> Resu
     .bind(saga.as_uuid())
     .bind(i64::try_from(after).unwrap_or(i64::MAX))
     .bind(i64::from(limit))
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
     read_all(rows)
 }
 
 /// The bounds on the stream, implied by the list, let whole partitions be left out.
-pub async fn streams(pool: &PgPool, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
+pub async fn streams(connection: &mut PgConnection, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
     let Some((first, last)) = sagas.iter().min().zip(sagas.iter().max()) else { return Ok(Vec::new()) };
     let rows: Vec<EventRecord> = sqlx::query_as(
         "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
@@ -45,30 +50,30 @@ pub async fn streams(pool: &PgPool, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded
     .bind(sagas.iter().map(|saga| saga.as_uuid()).collect::<Vec<Uuid>>())
     .bind(first.as_uuid())
     .bind(last.as_uuid())
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
     Ok(group_by_stream(sagas, read_all(rows)?))
 }
 
-pub async fn row(pool: &PgPool, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {
+pub async fn row(connection: &mut PgConnection, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {
     let sql = AssertSqlSafe(format!("SELECT {SAGA_COLUMNS} FROM sagas WHERE id = $1"));
     let row: Option<SagaRecord> =
-        sqlx::query_as(sql).bind(saga.as_uuid()).fetch_optional(pool).await.map_err(failed)?;
+        sqlx::query_as(sql).bind(saga.as_uuid()).fetch_optional(&mut *connection).await.map_err(failed)?;
     row.map(SagaRow::try_from).transpose()
 }
 
-pub async fn list(pool: &PgPool, filter: &SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
+pub async fn list(connection: &mut PgConnection, filter: &SagaFilter) -> Result<Vec<SagaRow>, StoreError> {
     let mut query = QueryBuilder::new("");
     if !push_list(&mut query, filter) {
         return Ok(Vec::new());
     }
-    let rows: Vec<SagaRecord> = query.build_query_as().fetch_all(pool).await.map_err(failed)?;
+    let rows: Vec<SagaRecord> = query.build_query_as().fetch_all(&mut *connection).await.map_err(failed)?;
     read_all(rows)
 }
 
 pub async fn unfinished(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     shard: Shard,
     after: Option<SagaId>,
     limit: u32,
@@ -83,18 +88,22 @@ pub async fn unfinished(
     .bind(i32::from(shard.0))
     .bind(after.map_or(Uuid::nil(), SagaId::as_uuid))
     .bind(i64::from(limit))
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
     read_all(rows)
 }
 
-pub async fn keyed_saga(pool: &PgPool, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError> {
+pub async fn keyed_saga(
+    connection: &mut PgConnection,
+    definition: &str,
+    key: &str,
+) -> Result<Option<KeyedSaga>, StoreError> {
     let row: Option<KeyedSagaRecord> =
         sqlx::query_as("SELECT saga, fingerprint FROM start_keys WHERE definition = $1 AND key = $2")
             .bind(definition)
             .bind(key)
-            .fetch_optional(pool)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(failed)?;
     row.map(KeyedSaga::try_from).transpose()

@@ -1,7 +1,7 @@
 //! Who shares the shards: heartbeats by the database's clock.
 
 use skald_core::time::Millis;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 
 use super::{
     super::{
@@ -9,11 +9,12 @@ use super::{
         records::{ReplicaRecord, read_all},
     },
     failed,
-    leases::{Session, lease_us},
+    leases::lease_us,
+    sessions::Sessions,
 };
 
 /// Rows that another replica is removing at this moment are skipped: waiting for each other's would be a deadlock.
-pub async fn heartbeat(session: &Session, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
+pub async fn heartbeat(sessions: &Sessions, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
     let beating = sqlx::query_as::<_, (String,)>(
         "WITH dead AS MATERIALIZED (
              SELECT id
@@ -33,22 +34,22 @@ pub async fn heartbeat(session: &Session, owner: &Owner, lease: Millis) -> Resul
     .bind(VERSION)
     .bind(lease_us(lease))
     .bind(lease_us(DEAD_REPLICAS_KEPT));
-    session.fetch(beating).await.map(drop)
+    sessions.fetch(beating).await.map(drop)
 }
 
-pub async fn leave(session: &Session, owner: &Owner) -> Result<(), StoreError> {
+pub async fn leave(sessions: &Sessions, owner: &Owner) -> Result<(), StoreError> {
     let leaving =
         sqlx::query_as::<_, (String,)>("DELETE FROM replicas WHERE id = $1 RETURNING id").bind(owner.id.clone());
-    session.fetch(leaving).await.map(drop)
+    sessions.fetch(leaving).await.map(drop)
 }
 
-pub async fn replicas(pool: &PgPool) -> Result<Vec<ReplicaRow>, StoreError> {
+pub async fn replicas(connection: &mut PgConnection) -> Result<Vec<ReplicaRow>, StoreError> {
     let rows: Vec<ReplicaRecord> = sqlx::query_as(
         "SELECT id, url, version, started_at_us, seen_until_us, seen_until_us > skald_now_us() AS alive
          FROM replicas
          ORDER BY started_at_us, id",
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
     read_all(rows)

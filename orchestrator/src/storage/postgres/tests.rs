@@ -206,7 +206,7 @@ async fn reads_survive_the_death_of_their_sessions() {
 async fn a_reader_cannot_write_and_a_dropped_read_poisons_nothing() {
     let database = Database::create(Backend::Postgres).await;
     let store = store(&database, 1, Millis(5000)).await;
-    let refused = sqlx::query("DELETE FROM pauses").execute(&store.readers).await.unwrap_err();
+    let refused = sqlx::query("DELETE FROM pauses").execute(&store.readers.pool).await.unwrap_err();
     assert!(refused.to_string().contains("read-only"), "{refused}");
     for wait_us in 0..200 {
         let _ = tokio::time::timeout(Duration::from_micros(wait_us * 10), store.shards()).await;

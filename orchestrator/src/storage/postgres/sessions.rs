@@ -1,0 +1,60 @@
+//! Pooled sessions, of which each answers in time or is not used again.
+//!
+//! The server bounds what it does, but not how long its answer takes: a network that forgets a connection tells nobody,
+//! and what waits for that answer would wait for ever, and keep one of the pool's few places with it.
+
+use std::time::Duration;
+
+use sqlx::{
+    FromRow, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgRow},
+    query::QueryAs,
+};
+use tokio::time::Instant;
+
+use super::{super::StoreError, failed};
+
+#[derive(Debug)]
+pub struct Sessions {
+    pub pool: PgPool,
+    /// How long to wait for an answer, counted from before a session was to be had.
+    pub patience: Duration,
+}
+
+/// A session in use. Dropped without an answer, it is closed: the answer to what was asked may yet come.
+struct Session {
+    connection: PoolConnection<Postgres>,
+    answered: bool,
+}
+
+impl Sessions {
+    /// Asks one thing, in one or several statements.
+    pub async fn ask<T>(
+        &self,
+        ask: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let deadline = Instant::now() + self.patience;
+        let connection = self.pool.acquire().await.map_err(failed)?;
+        let mut session = Session { connection, answered: false };
+        let answer = tokio::time::timeout_at(deadline, ask(&mut session.connection)).await;
+        session.answered = answer.is_ok();
+        answer.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Runs one statement, its own transaction.
+    pub async fn fetch<R>(&self, statement: QueryAs<'static, Postgres, R, PgArguments>) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        self.ask(async |connection| statement.fetch_all(connection).await.map_err(failed)).await
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
+}
