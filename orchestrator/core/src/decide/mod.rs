@@ -18,6 +18,8 @@ mod backward;
 mod forward;
 mod invoke;
 mod machine;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod operator;
 #[cfg(test)]
 pub(crate) mod tests;
