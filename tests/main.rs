@@ -19,4 +19,5 @@ mod operators;
 mod pausing;
 mod starts;
 mod stream;
+mod verify;
 mod waiting;

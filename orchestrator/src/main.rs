@@ -10,6 +10,7 @@ mod dispatch;
 mod engine;
 mod metrics;
 mod storage;
+mod verify;
 
 use std::process::ExitCode;
 

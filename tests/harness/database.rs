@@ -43,6 +43,34 @@ impl Database {
         }
     }
 
+    /// Runs statements as someone could who has all rights, past every rule. On PostgreSQL no trigger strikes; on SQLite
+    /// those that are in the way must be dropped first.
+    pub async fn tamper(&self, sql: &str) {
+        let failed = |error: sqlx::Error| -> ! { panic!("{sql}: {error}") };
+        let done = match self {
+            Self::Sqlite(path) => {
+                let mut connection = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await;
+                let connection = connection.as_mut().expect("the file is there");
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+            }
+            Self::Postgres(database) => {
+                let mut connection =
+                    PgConnection::connect(&database.url()).await.expect("the server takes connections");
+                let sql = format!("SET session_replication_role = replica; {sql}");
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.map(drop)
+            }
+        };
+        done.unwrap_or_else(|error| failed(error));
+    }
+
+    /// A saga's id as a literal of SQL.
+    pub fn id_literal(&self, id: &str) -> String {
+        match self {
+            Self::Sqlite(_) => format!("x'{}'", id.replace('-', "")),
+            Self::Postgres(_) => format!("'{id}'::uuid"),
+        }
+    }
+
     /// Runs a query whose every column is text.
     pub async fn texts<const N: usize>(&self, sql: String) -> Vec<[Option<String>; N]> {
         let failed = |error: sqlx::Error| -> ! { panic!("{sql}: {error}") };

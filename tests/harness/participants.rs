@@ -82,6 +82,10 @@ impl Service {
         &self.client.url
     }
 
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -121,6 +121,13 @@ impl Process {
     }
 }
 
+/// The most memory that a process has had resident so far, in KiB; None once it has ended.
+pub fn peak_resident_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();

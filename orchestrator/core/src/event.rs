@@ -124,6 +124,12 @@ events! {
         deadline_at: Option<Timestamp>,
     }
 
+    /// The process that drove the saga died while something of it was in progress, and another one carries on.
+    SagaTakenOver {
+        /// How often that has happened since the saga last moved on.
+        takeovers: u32,
+    }
+
     /// An operation of a step may be called from now on: the intent. It covers every attempt.
     StepStarted { step: String, operation: Operation }
 
@@ -303,7 +309,8 @@ impl Event {
             Self::StepUnknown(event) => of_step(&event.step, |emits| &emits.unknown),
             Self::StepSkipped(event) => of_step(&event.step, |emits| &emits.skipped),
             Self::StepCompensated(event) => of_step(&event.step, |emits| &emits.compensated),
-            Self::AttemptFailed(_)
+            Self::SagaTakenOver(_)
+            | Self::AttemptFailed(_)
             | Self::StepAccepted(_)
             | Self::StepDoubted(_)
             | Self::StepOutputInvalid(_)

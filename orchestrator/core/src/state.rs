@@ -3,6 +3,7 @@
 //! | event | the step becomes | the saga becomes |
 //! | --- | --- | --- |
 //! | `SagaStarted` | all `pending` | `running` |
+//! | `SagaTakenOver` | | as before, with one more takeover since it last moved on |
 //! | `StepStarted` (action / compensation) | `running` / `compensating` | |
 //! | `AttemptFailed` | waits until `next_at` | |
 //! | `StepAccepted` | waits for a callback or a poll | |
@@ -256,6 +257,8 @@ pub struct SagaState {
     pub deadline_at: Option<Timestamp>,
     /// In the order of [`Definition::steps`].
     pub steps: Vec<StepState>,
+    /// How many processes in a row died with something of the saga in progress. Any other event resets it.
+    pub takeovers: u32,
     /// Volatile: numbers the calls of this process.
     pub calls: u64,
 }
@@ -340,6 +343,7 @@ impl SagaState {
             ended_at: None,
             deadline_at: started.deadline_at,
             steps: definition.steps.iter().map(step).collect(),
+            takeovers: 0,
             calls: 0,
         })
     }
@@ -381,8 +385,13 @@ impl SagaState {
     ///
     /// When the event names a step that the definition lacks.
     pub fn evolve(&mut self, event: &Event, at: Timestamp) -> Result<(), BadStream> {
+        self.takeovers = match event {
+            Event::SagaTakenOver(event) => event.takeovers,
+            _ => 0,
+        };
         match event {
             Event::SagaStarted(_) => return Err(BadStream::Gap { expected: self.version + 1, found: 1 }),
+            Event::SagaTakenOver(_) => {}
             Event::StepStarted(event) => {
                 let step = self.step_mut(&event.step)?;
                 step.work = Work { started_at: at, ..Work::default() };

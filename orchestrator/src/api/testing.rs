@@ -205,8 +205,16 @@ impl TestServer {
         definitions.register(NOTE).await.unwrap();
         let metrics = Arc::new(Metrics::new());
         let owner = Owner { id: uuid::Uuid::new_v4().to_string(), url: None };
-        let limits =
-            Limits { shards: 2, resident_max, batch_max: 100, queue_max, load_max: 10, idle_max: Millis(1000) };
+        let limits = Limits {
+            shards: 2,
+            resident_max,
+            batch_max: 100,
+            queue_max,
+            load_max: 10,
+            idle_max: Millis(1000),
+            recovery_ramp: Millis(0),
+            takeovers_max: 3,
+        };
         let engine = Engine::run(Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             participants: Arc::clone(&participants) as Arc<dyn Participants>,
@@ -216,7 +224,6 @@ impl TestServer {
             owner: owner.clone(),
             limits,
             lease: Millis(5000),
-            recovery_ramp: Millis(0),
             requests_max: 1000,
         });
         let tokens = CallbackTokens::new(b"secret");

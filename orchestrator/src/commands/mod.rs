@@ -7,6 +7,7 @@ mod migrate;
 mod serve;
 mod service;
 mod validate;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Validate(args) => validate::run(&args),
+        Command::Verify(args) => Ok(verify::run(&args)),
         Command::Version => {
             println!("skald {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

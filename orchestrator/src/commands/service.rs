@@ -70,7 +70,6 @@ impl Service {
             owner: owner.clone(),
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
-            recovery_ramp: config.engine.recovery_ramp,
             requests_max: REQUESTS_MAX,
         });
         let app = App::open(AppParts {
@@ -149,6 +148,8 @@ fn limits(engine: &config::Engine, shards: u16) -> Limits {
         queue_max: engine.commit_queue_max as usize,
         load_max: LOAD_MAX,
         idle_max: IDLE_MAX,
+        recovery_ramp: engine.recovery_ramp,
+        takeovers_max: engine.takeovers_max,
     }
 }
 

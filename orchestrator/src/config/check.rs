@@ -32,6 +32,7 @@ fn numbers(config: &Config, problems: &mut Vec<Problem>) {
         ("engine.max_running", engine.max_running.into(), 1, most),
         ("engine.commit_batch_max", engine.commit_batch_max.into(), 1, 10_000),
         ("engine.commit_queue_max", engine.commit_queue_max.into(), 1, most),
+        ("engine.takeovers_max", engine.takeovers_max.into(), 2, 1_000),
     ] {
         if !(least..=most).contains(&value) {
             problems.push(Problem::new(key, format!("is {value}: give {least} to {most}")));

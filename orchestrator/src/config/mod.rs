@@ -117,13 +117,21 @@ pub struct Engine {
     pub commit_batch_max: u32,
     /// Past so many transitions waiting for a commit, starts are refused with 503.
     pub commit_queue_max: u32,
-    /// After a start, the calls of unfinished sagas are spread over this time.
+    /// The sagas that are due when shards are taken begin spread over this time.
     pub recovery_ramp: Millis,
+    /// When so many processes in a row died with something of a saga in progress, the saga is parked.
+    pub takeovers_max: u32,
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { max_running: 10_000, commit_batch_max: 512, commit_queue_max: 10_000, recovery_ramp: Millis(5_000) }
+        Self {
+            max_running: 10_000,
+            commit_batch_max: 512,
+            commit_queue_max: 10_000,
+            recovery_ramp: Millis(5_000),
+            takeovers_max: 3,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod callback;
 mod client;
 mod gate;
 mod headers;
+mod ledger;
 mod participant;
 mod retry_after;
 mod sent;
@@ -28,6 +29,7 @@ pub use self::{
     breaker::Circuit,
     callback::CallbackTokens,
     client::{HttpParticipants, ParticipantHealth},
+    ledger::{Ledger, LedgerEntry, LedgerPage},
 };
 
 /// Makes one call and reports how it ended. Implemented by the HTTP dispatcher, and by simulated participants.

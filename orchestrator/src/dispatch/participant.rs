@@ -197,7 +197,7 @@ impl Exchange {
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// A client for one participant, so that its pool of connections is its own and as large as its calls in flight.
-fn client(config: &config::Participant, urls: &[Url]) -> reqwest::Result<Client> {
+pub(super) fn client(config: &config::Participant, urls: &[Url]) -> reqwest::Result<Client> {
     // The first call of a process sets it; the later ones find it set.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let timeout = config.timeout.min(config.connect_timeout);
@@ -220,7 +220,7 @@ fn client(config: &config::Participant, urls: &[Url]) -> reqwest::Result<Client>
 }
 
 /// The whole chain of causes; the URL is left out, since it may hold what a saga's input holds.
-fn describe(error: &reqwest::Error) -> String {
+pub(super) fn describe(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut cause = error.source();
     while let Some(error) = cause {

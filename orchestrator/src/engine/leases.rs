@@ -149,7 +149,12 @@ impl Leases {
         match self.unfinished(owned.shard).await {
             Ok(unfinished) => {
                 self.held.insert(owned.shard, owned);
-                let _ = self.shell.send(Ownership::Taken { shard: owned.shard, epoch: owned.epoch, unfinished });
+                let _ = self.shell.send(Ownership::Taken {
+                    shard: owned.shard,
+                    epoch: owned.epoch,
+                    died: false,
+                    unfinished,
+                });
             }
             Err(error) => tracing::warn!(shard = %owned.shard, %error, "unfinished sagas cannot be read; trying again"),
         }

@@ -41,8 +41,6 @@ pub struct Parts {
     pub owner: Owner,
     pub limits: Limits,
     pub lease: Millis,
-    /// Sagas that are due when a shard is taken begin spread over at most this time.
-    pub recovery_ramp: Millis,
     /// Requests that may wait for the shell.
     pub requests_max: usize,
 }

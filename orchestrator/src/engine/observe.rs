@@ -47,7 +47,8 @@ fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
         Event::SagaFailed(event) => {
             metrics.saga_failed(mode, definition, event.step.as_deref().unwrap_or(""), &event.code);
         }
-        Event::StepStarted(_)
+        Event::SagaTakenOver(_)
+        | Event::StepStarted(_)
         | Event::AttemptFailed(_)
         | Event::StepAccepted(_)
         | Event::StepDoubted(_)

@@ -13,10 +13,10 @@ use skald_core::{
     ids::{Epoch, SagaId, Shard},
     shard::{
         batch::{Batch, CommitError},
-        writer::{Effect, Refusal, Writer},
+        writer::{Acquired, Effect, Refusal, Writer},
     },
     state::Status,
-    time::{Millis, Timestamp},
+    time::Timestamp,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -33,6 +33,7 @@ pub(super) enum Ownership {
     Taken {
         shard: Shard,
         epoch: Epoch,
+        died: bool,
         unfinished: Vec<Unfinished>,
     },
     /// Another replica has them, or the lease ran out.
@@ -207,12 +208,13 @@ impl Shell {
 
     fn ownership_changed(&mut self, ownership: Ownership) {
         match ownership {
-            Ownership::Taken { shard, epoch, unfinished } => {
+            Ownership::Taken { shard, epoch, died, unfinished } => {
                 tracing::info!(%shard, %epoch, unfinished = unfinished.len(), "shard taken");
                 let parked = unfinished.iter().filter(|saga| saga.status == Status::Parked).map(|saga| saga.id);
                 self.parked.extend(parked);
-                let ramped = ramp(&unfinished, self.now(), self.parts.recovery_ramp);
-                self.writer.own(shard, epoch, ramped);
+                let wakes: Vec<_> = unfinished.iter().map(|saga| (saga.id, saga.wake_at)).collect();
+                let acquired = Acquired { shard, epoch, died };
+                self.writer.own(acquired, &wakes, self.now());
             }
             Ownership::Lost(shards) => {
                 tracing::warn!(?shards, "shards lost");
@@ -351,24 +353,6 @@ async fn read_streams(store: &dyn Store, sagas: Vec<SagaId>) -> Vec<(SagaId, Res
         streams.push((saga, stream));
     }
     streams
-}
-
-/// When each unfinished saga of a newly taken shard is looked at: those that are due, one after another.
-fn ramp(unfinished: &[Unfinished], now: Timestamp, ramp: Millis) -> Vec<(SagaId, Option<Timestamp>)> {
-    let is_due = |wake_at: Option<Timestamp>| wake_at.is_some_and(|at| at <= now);
-    let due = unfinished.iter().filter(|saga| is_due(saga.wake_at)).count().max(1) as u64;
-    let mut turn = 0;
-    let spread = ramp.0.min(due);
-    let place = |saga: &Unfinished| {
-        let wake_at = if is_due(saga.wake_at) {
-            turn += 1;
-            Some(now.plus(Millis(turn * spread / due)))
-        } else {
-            saga.wake_at
-        };
-        (saga.id, wake_at)
-    };
-    unfinished.iter().map(place).collect()
 }
 
 /// Waits for the commit under way; forever if there is none.

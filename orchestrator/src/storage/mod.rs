@@ -3,12 +3,14 @@
 //! Two implementations with the same semantics, held to one conformance suite: [`sqlite`] (embedded, one shard) and
 //! [`postgres`] (production). Only this folder names sqlx.
 
+pub mod audit;
 mod listing;
 #[cfg(test)]
 pub mod memory;
 mod postgres;
 mod records;
 mod schema;
+pub mod scratch;
 mod sqlite;
 mod wellformed;
 

@@ -17,7 +17,8 @@ use crate::{
     classify::{CallReport, Verdict, classify, http_status},
     definition::{Definition, StepKind},
     event::{
-        AttemptFailed, CallNote, Event, SagaFailed, StepAccepted, StepParked, StepRejected, StepStarted, StepUnknown,
+        AttemptFailed, CallNote, Event, SagaFailed, SagaTakenOver, StepAccepted, StepParked, StepRejected, StepStarted,
+        StepUnknown,
     },
     ids::Operation,
     retry::{MISCONFIGURED_ATTEMPTS_MAX, RetryPolicy},
@@ -125,6 +126,28 @@ impl<'a> Machine<'a> {
         self.check_saga_deadline();
         for index in 0..self.state.steps.len() {
             self.tick_step(index);
+        }
+    }
+
+    /// Counts one more death, or parks what seems to cause them.
+    pub fn taken_over(&mut self, takeovers_max: u32) {
+        let due = wake_at(self.definition, &self.state).is_some_and(|at| at <= self.now);
+        if !due {
+            return;
+        }
+        let takeovers = self.state.takeovers + 1;
+        let under_way: Vec<usize> = (0..self.state.steps.len())
+            .filter(|index| {
+                let step = &self.state.steps[*index];
+                step.status.operation().is_some() && !step.is_parked()
+            })
+            .collect();
+        if takeovers < takeovers_max || under_way.is_empty() {
+            return self.emit(SagaTakenOver { takeovers });
+        }
+        for index in under_way {
+            let reason = format!("{takeovers} processes in a row died while it was in progress");
+            self.park(index, CallNote::default(), "process_died", reason);
         }
     }
 

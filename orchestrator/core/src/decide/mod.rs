@@ -7,6 +7,7 @@
 //! | call to be retried | another attempt, or out of attempts | action: unknown, or rejected if nothing was sent; compensation: another attempt, then parked |
 //! | accepted | waits for callback or poll | action: unknown; compensation: waits |
 //! | out of attempts or time | nothing sent: rejected; else status call, then unknown (pivot that cannot be undone, or retriable: parked) | compensation: parked |
+//! | taken over from a process that died | recorded, before anything is called again; parked when too many died | likewise |
 //! | tick past the saga's deadline | the saga fails, unless the pivot was called | |
 //! | operator | see [`OperatorAction`] | see [`OperatorAction`] |
 //!
@@ -48,6 +49,12 @@ use crate::{
 pub enum Input {
     /// Time went on, or the saga was loaded: do what is due.
     Tick,
+    /// The process that drove the saga died, and what is due now was probably in progress then. To be fed before the
+    /// first tick: one that kills the process must find itself counted.
+    TakenOver {
+        /// With so many takeovers since the saga last moved on, it is parked.
+        takeovers_max: u32,
+    },
     CallFinished {
         step: String,
         call: u64,
@@ -172,6 +179,11 @@ pub fn decide(
     let mut machine = machine::Machine::new(definition, state.clone(), now);
     match input {
         Input::Tick => machine.tick(),
+        Input::TakenOver { takeovers_max } => {
+            // What is due waits for the tick: the takeover must be durable first.
+            machine.taken_over(takeovers_max);
+            return Ok(machine.finish());
+        }
         Input::CallFinished { step, call, report } => machine.call_finished(&step, call, report),
         Input::Callback(callback) => machine.callback(callback)?,
         Input::Operator(command) => machine.operate(command)?,

@@ -7,6 +7,7 @@
 pub mod batch;
 mod commit;
 pub mod leases;
+mod recovery;
 mod residence;
 #[cfg(test)]
 mod tests;

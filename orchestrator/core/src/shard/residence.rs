@@ -249,12 +249,21 @@ impl<R> Writer<R> {
                 let mut inbox = self.residence.loading.remove(&saga).unwrap_or_default();
                 state.calls = self.residence.first_call_number();
                 inbox.push_front((Input::Tick, None));
+                if self.was_in_progress(saga) {
+                    inbox.push_front((Input::TakenOver { takeovers_max: self.limits.takeovers_max }, None));
+                }
                 self.residence.sagas.insert(saga, Resident { definition, state, deciding: false, inbox });
                 self.proceed(saga, now);
             }
             Ok(_) => {}
             Err(refusal) => self.leave(read, saga, &refusal),
         }
+    }
+
+    /// Whether the saga was due when its shard's last owner died; asked once.
+    fn was_in_progress(&mut self, saga: SagaId) -> bool {
+        let shard = saga.shard(self.limits.shards);
+        self.owned.get_mut(&shard).is_some_and(|owned| owned.suspects.remove(&saga))
     }
 
     fn fold(&self, saga: SagaId, stream: &[Recorded]) -> Result<(Arc<Definition>, SagaState), Refusal> {

@@ -13,7 +13,7 @@
 
 use alloc::{
     boxed::Box,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
     sync::Arc,
     vec::Vec,
@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use super::{
     batch::{Batch, StartKey},
     commit::Commits,
+    recovery::Recovery,
     residence::Residence,
     timers::Timers,
 };
@@ -53,6 +54,10 @@ pub struct Limits {
     pub load_max: usize,
     /// A saga that has nothing to do for longer than this leaves the memory.
     pub idle_max: Millis,
+    /// Over at most this time the sagas that are due when shards are taken begin.
+    pub recovery_ramp: Millis,
+    /// A saga is parked when so many processes in a row died with something of it in progress.
+    pub takeovers_max: u32,
 }
 
 /// What the shell must do.
@@ -136,6 +141,7 @@ pub struct Writer<R> {
     pub(super) definitions: BTreeMap<(String, u32), Arc<Definition>>,
     pub(super) residence: Residence<R>,
     pub(super) timers: Timers,
+    recovery: Recovery,
     pub(super) commits: Commits<R>,
     pub(super) effects: VecDeque<Effect<R>>,
     /// Turns over the owned shards for unkeyed starts.
@@ -146,6 +152,17 @@ pub struct Writer<R> {
 pub(super) struct Owned {
     pub epoch: Epoch,
     pub unfinished: usize,
+    /// Sagas that were due when their last owner died and have not been loaded since.
+    pub suspects: BTreeSet<SagaId>,
+}
+
+/// A shard that is this replica's from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    pub shard: Shard,
+    pub epoch: Epoch,
+    /// Whether its last owner neither gave it back nor is this very replica.
+    pub died: bool,
 }
 
 /// The shard in which a keyed start lives.
@@ -164,6 +181,7 @@ impl<R> Writer<R> {
             definitions: BTreeMap::new(),
             residence: Residence::default(),
             timers: Timers::default(),
+            recovery: Recovery::default(),
             commits: Commits::default(),
             effects: VecDeque::new(),
             turn: 0,
@@ -213,20 +231,19 @@ impl<R> Writer<R> {
     }
 
     /// The shard is this replica's from now on, with these unfinished sagas and when each must be looked at. They are
-    /// loaded as their times come and as there is room.
-    pub fn own(
-        &mut self,
-        shard: Shard,
-        epoch: Epoch,
-        unfinished: impl IntoIterator<Item = (SagaId, Option<Timestamp>)>,
-    ) {
+    /// loaded as their times come and as there is room; those that are due already, one after another.
+    pub fn own(&mut self, acquired: Acquired, unfinished: &[(SagaId, Option<Timestamp>)], now: Timestamp) {
+        let Acquired { shard, epoch, died } = acquired;
         self.forget(&[shard]);
-        let mut count = 0;
+        let is_due = |wake_at: Option<Timestamp>| wake_at.is_some_and(|at| at <= now);
+        let due = || unfinished.iter().filter(|(_, wake_at)| is_due(*wake_at)).map(|(saga, _)| *saga);
+        let window = self.recovery.widen(due().count(), self.limits.recovery_ramp, now);
         for (saga, wake_at) in unfinished {
-            count += 1;
-            self.timers.set(saga, wake_at);
+            let wake_at = if is_due(*wake_at) { Some(window.place(*saga, epoch)) } else { *wake_at };
+            self.timers.set(*saga, wake_at);
         }
-        self.owned.insert(shard, Owned { epoch, unfinished: count });
+        let suspects = if died { due().collect() } else { BTreeSet::new() };
+        self.owned.insert(shard, Owned { epoch, unfinished: unfinished.len(), suspects });
     }
 
     /// The shards are another's now, or in doubt. Everything in memory about them goes.

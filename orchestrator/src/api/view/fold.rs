@@ -173,6 +173,7 @@ impl<'a> Histories<'a> {
             }
             Event::StepRetried(_)
             | Event::SagaStarted(_)
+            | Event::SagaTakenOver(_)
             | Event::SagaFailed(_)
             | Event::SagaCompleted(_)
             | Event::SagaCompensated(_)

@@ -8,6 +8,7 @@
 //!
 //! What PostgreSQL-compatible engines lack is not used: no session advisory locks, no LISTEN, no serial numbers.
 
+mod audit;
 mod columns;
 mod commit;
 mod leases;
@@ -33,6 +34,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub use self::audit::PostgresAudit;
 use super::{
     KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, SagaFilter, ShardRow, Store, StoreError,
     StoreOptions, StoredDefinition, Unfinished,

@@ -7,6 +7,7 @@
 //! A second process on the same file finds the shard's lease taken, as on PostgreSQL; the file's own lock keeps the two
 //! from writing at once.
 
+mod audit;
 mod commit;
 mod leases;
 mod lifecycle;
@@ -32,6 +33,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use self::audit::SqliteAudit;
 use self::writer::Writer;
 use super::{
     KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, SagaFilter, ShardRow, Store, StoreError,
@@ -57,15 +59,8 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file that `url` (`sqlite:PATH`) names, and makes it if need be.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let path = url.strip_prefix("sqlite:").ok_or(StoreError::Url)?;
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.starts_with(':') {
-            return Err(StoreError::Open(
-                "sagas must outlive the process: name a file, as in `sqlite:PATH`".to_owned(),
-            ));
-        }
         let base = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(file_of(url)?)
             .foreign_keys(false)
             .busy_timeout(busy_timeout(options.lease))
             .disable_statement_logging();
@@ -74,6 +69,16 @@ impl SqliteStore {
             SqlitePoolOptions::new().max_connections(options.readers.max(1)).connect_lazy_with(base.read_only(true));
         Ok(Self { writer, readers })
     }
+}
+
+/// The file that `url` names.
+fn file_of(url: &str) -> Result<&str, StoreError> {
+    let path = url.strip_prefix("sqlite:").ok_or(StoreError::Url)?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.starts_with(':') {
+        return Err(StoreError::Open("sagas must outlive the process: name a file, as in `sqlite:PATH`".to_owned()));
+    }
+    Ok(path)
 }
 
 fn writing(base: &SqliteConnectOptions) -> SqliteConnectOptions {

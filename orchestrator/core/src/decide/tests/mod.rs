@@ -22,6 +22,8 @@ use crate::{
 
 pub(crate) const T0: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
+pub(crate) const TAKEOVERS_MAX: u32 = 3;
+
 /// A saga driven by hand: what it was told, and what it wants.
 pub(super) struct Driven {
     pub definition: Arc<Definition>,
@@ -141,16 +143,24 @@ impl Driven {
     /// The process dies, another takes over: only what is durable remains.
     pub fn crash(&mut self) {
         self.epoch = Epoch(self.epoch.0 + 1);
-        self.reload();
+        self.load();
+        let events = self.events.len();
+        self.input(Input::TakenOver { takeovers_max: TAKEOVERS_MAX }).unwrap();
+        assert!(self.calls.is_empty() && self.events.len() <= events + self.state.steps.len(), "only counted");
+        self.tick();
     }
 
     /// The saga leaves the memory and comes back.
     pub fn reload(&mut self) {
+        self.load();
+        self.tick();
+    }
+
+    fn load(&mut self) {
         self.calls.clear();
         let calls = self.state.calls + 1000;
         self.state = SagaState::fold(&self.definition, &self.events, Some(self.epoch)).unwrap();
         self.state.calls = calls;
-        self.tick();
     }
 
     pub fn finish(&mut self, call: &Invoke, result: CallResult) {

@@ -540,3 +540,41 @@ fn a_late_report_of_an_earlier_life_is_ignored() {
     assert_eq!(driven.state.version, version);
     assert_eq!(driven.calls.len(), 1);
 }
+
+#[test]
+fn a_saga_whose_processes_die_again_and_again_is_parked_and_an_operator_can_retry_it() {
+    let mut driven = chain();
+    for takeovers in 1..TAKEOVERS_MAX {
+        driven.crash();
+        assert_eq!((driven.state.takeovers, driven.calls.len()), (takeovers, 1), "recorded, and called again");
+    }
+    driven.crash();
+    assert_eq!((driven.state.status, parked_code(&driven).as_deref()), (Status::Parked, Some("process_died")));
+    assert!(driven.calls.is_empty());
+    driven.crash();
+    assert_eq!(*driven.kinds().last().unwrap(), "StepParked", "what waits for an operator takes no process down");
+    driven.operate(OperatorAction::Retry { step: None }).unwrap();
+    assert_eq!((driven.state.takeovers, driven.calls.len()), (0, 1));
+}
+
+#[test]
+fn progress_resets_the_count_of_takeovers() {
+    let mut driven = chain();
+    driven.crash();
+    driven.crash();
+    driven.answer(503, json!({}));
+    assert_eq!(driven.state.takeovers, 0);
+    driven.tick_at_timer();
+    driven.crash();
+    driven.crash();
+    assert_eq!((driven.state.status, driven.state.takeovers), (Status::Running, 2));
+}
+
+#[test]
+fn a_saga_that_had_nothing_in_progress_is_not_counted() {
+    let mut driven = chain();
+    driven.answer(503, json!({}));
+    let waiting = driven.state.version;
+    driven.crash();
+    assert_eq!(driven.state.version, waiting, "its next attempt's time had not come");
+}

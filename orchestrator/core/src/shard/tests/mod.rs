@@ -11,7 +11,10 @@ use serde_json::json;
 
 use self::{replica::Replica, store::Store};
 use crate::{
-    decide::tests::world::{Fate, Mark},
+    decide::tests::{
+        TAKEOVERS_MAX,
+        world::{Fate, Mark},
+    },
     ids::Shard,
     shard::writer::{Effect, Refusal},
     state::Status,
@@ -235,6 +238,29 @@ fn a_saga_that_cannot_be_read_is_left_and_keeps_no_other_back() {
     replica.heal();
     assert_eq!(replica.acknowledged.len(), 2);
     assert_eq!(replica.writer.load().unfinished, 1, "the one that was left");
+}
+
+#[test]
+fn only_what_was_in_progress_when_a_process_died_is_counted_and_parked_in_the_end() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    let count = |replica: &Replica| {
+        replica.store.events.iter().filter(|recorded| recorded.event.kind() == "SagaTakenOver").count() as u32
+    };
+    for takeovers in 1..TAKEOVERS_MAX {
+        replica.happen(&Happening::LeaseRanOut);
+        replica.happen(&Happening::Retake);
+        replica.begin_again();
+        assert_eq!(count(&replica), takeovers - 1, "a lost lease is no death");
+        replica.happen(&Happening::Crash);
+        replica.begin_again();
+        assert_eq!(count(&replica), takeovers);
+    }
+    replica.happen(&Happening::Crash);
+    replica.begin_again();
+    assert!(replica.store.rows.values().all(|row| row.status == Status::Parked));
+    assert!(replica.calls_made().is_empty());
 }
 
 /// A chain of three; what a poll waits for is longer than the memory keeps it.

@@ -10,7 +10,7 @@ use crate::{
     decide::{
         Input, Invoke, OperatorAction, OperatorCommand,
         tests::{
-            T0, definition,
+            T0, TAKEOVERS_MAX, definition,
             world::{Fate, World},
         },
     },
@@ -18,10 +18,18 @@ use crate::{
     ids::{SagaId, Shard},
     shard::{
         batch::{Batch, CommitError},
-        writer::{Effect, Limits, Refusal, StartRequest, Writer},
+        writer::{Acquired, Effect, Limits, Refusal, StartRequest, Writer},
     },
     time::{Millis, Timestamp},
 };
+
+/// Who had the shards before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Predecessor {
+    /// Nobody, or this very replica.
+    None,
+    Died,
+}
 
 pub(super) struct Replica {
     pub writer: Writer<u32>,
@@ -47,8 +55,16 @@ impl Replica {
     }
 
     pub fn with_room_for(resident_max: usize) -> Self {
-        let limits =
-            Limits { shards: SHARDS, resident_max, batch_max: 50, queue_max: 1000, load_max: 5, idle_max: IDLE_MAX };
+        let limits = Limits {
+            shards: SHARDS,
+            resident_max,
+            batch_max: 50,
+            queue_max: 1000,
+            load_max: 5,
+            idle_max: IDLE_MAX,
+            recovery_ramp: Millis(10),
+            takeovers_max: TAKEOVERS_MAX,
+        };
         let mut replica = Self {
             writer: Writer::new(limits),
             store: Store::new(definition(&document())),
@@ -64,7 +80,7 @@ impl Replica {
             asked: BTreeMap::new(),
             requests: 0,
         };
-        replica.boot();
+        replica.boot(Predecessor::None);
         replica
     }
 
@@ -72,17 +88,18 @@ impl Replica {
         &self.commits
     }
 
-    fn boot(&mut self) {
+    fn boot(&mut self, predecessor: Predecessor) {
         self.writer = Writer::new(self.limits);
         self.writer.define(Arc::clone(&self.store.definition));
-        self.retake();
+        self.retake(predecessor);
     }
 
-    fn retake(&mut self) {
+    fn retake(&mut self, predecessor: Predecessor) {
         for shard in (0..SHARDS).map(Shard) {
             if self.writer.owns(shard).is_none() {
                 let epoch = self.store.take(shard);
-                self.writer.own(shard, epoch, self.store.unfinished(shard));
+                let acquired = Acquired { shard, epoch, died: predecessor == Predecessor::Died };
+                self.writer.own(acquired, &self.store.unfinished(shard), self.now);
             }
         }
     }
@@ -101,7 +118,7 @@ impl Replica {
             Happening::Usurped { shard } => {
                 self.store.take(Shard(u16::from(*shard) % SHARDS));
             }
-            Happening::Retake => self.retake(),
+            Happening::Retake => self.retake(Predecessor::None),
             Happening::LeaseRanOut => self.writer.lose(&[Shard(0), Shard(1), Shard(2)]),
             Happening::Compensate { which } => self.compensate(*which),
             Happening::Crash => self.crash(),
@@ -180,6 +197,20 @@ impl Replica {
         self.end_this_load((read, sagas));
     }
 
+    /// Loads what is due and commits what follows, up to its calls; earlier ones are aborted.
+    pub fn begin_again(&mut self) {
+        let soon = self.now.plus(Millis(1_000));
+        self.calls.clear();
+        while self.calls.is_empty() {
+            self.happen(&match (&self.commit, self.loads.is_empty()) {
+                (Some(_), _) => Happening::CommitEnds(CommitFate::Applied),
+                (None, false) => Happening::LoadEnds { failed: false },
+                (None, true) if self.writer.next_wake().is_none_or(|at| at > soon) => return,
+                (None, true) => Happening::TimePasses,
+            });
+        }
+    }
+
     pub fn take_load(&mut self) -> (u64, Vec<SagaId>) {
         self.loads.pop().expect("a load was asked for")
     }
@@ -204,7 +235,7 @@ impl Replica {
         }
         self.loads.clear();
         self.asked.clear();
-        self.boot();
+        self.boot(Predecessor::Died);
     }
 
     fn carry_out(&mut self) {

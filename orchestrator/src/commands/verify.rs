@@ -1,0 +1,87 @@
+//! `skald verify`: checks a database against the invariants.
+
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    cli::VerifyArgs,
+    storage::audit,
+    verify::{self, Options, Progress, Report},
+};
+
+const VIOLATIONS: u8 = 1;
+const NOT_CHECKED: u8 = 2;
+
+/// How often a terminal's bar is drawn when nothing moves.
+const TICK: Duration = Duration::from_millis(200);
+
+pub fn run(args: &VerifyArgs) -> ExitCode {
+    match check(args) {
+        Ok(report) => {
+            if args.json {
+                println!("{}", serde_json::json!({ "checked": true, "report": report }));
+            } else {
+                println!("{report}");
+            }
+            if report.violation_count == 0 { ExitCode::SUCCESS } else { ExitCode::from(VIOLATIONS) }
+        }
+        Err(error) => {
+            if args.json {
+                println!("{}", serde_json::json!({ "checked": false, "error": format!("{error:#}") }));
+            }
+            eprintln!("skald: could not check: {error:#}");
+            ExitCode::from(NOT_CHECKED)
+        }
+    }
+}
+
+fn check(args: &VerifyArgs) -> anyhow::Result<Report> {
+    let config = super::load(&args.file, args.flags())?;
+    let bar = Bar::on_terminal();
+    super::runtime()?.block_on(async {
+        let audit = audit::open(config.database.url.reveal()).await?;
+        let options = Options {
+            told_max: args.limit_violations,
+            participants: args.participants.then_some(&config.participants),
+            clock_skew: args.clock_skew,
+        };
+        verify::verify(&*audit, &options, &bar).await
+    })
+}
+
+/// A bar on standard error, if that is a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn on_terminal() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, what: &str, units: Option<u64>) {
+        let template = match units {
+            Some(_) => "{msg:24} [{bar:40}] {pos}/{len} ({eta})",
+            None => "{msg:24} {spinner} {pos}",
+        };
+        self.0.reset();
+        if let Some(units) = units {
+            self.0.set_length(units);
+        }
+        self.0.set_style(ProgressStyle::with_template(template).expect("the template is well formed"));
+        self.0.set_message(what.to_owned());
+    }
+
+    fn advance(&self, units: u64) {
+        self.0.inc(units);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,152 @@
+//! Reading a whole file for a check. The connection is opened with `mode=ro`; a page of sagas is one read transaction,
+//! which in WAL neither waits for writers nor holds them up.
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use skald_core::ids::{SagaId, Shard};
+use sqlx::{
+    ConnectOptions as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
+
+use super::{
+    super::{
+        StoreError, StoredDefinition,
+        audit::{
+            Audit, Found, FoundEventRecord, FoundKey, FoundSaga, FoundSagaRecord, LogBounds, LogBoundsRecord, Place,
+            PlaceRecord, page_end,
+        },
+        records::read_all,
+    },
+    failed, file_of, lifecycle, registry,
+};
+
+#[derive(Debug)]
+pub struct SqliteAudit {
+    pool: SqlitePool,
+}
+
+impl SqliteAudit {
+    /// Opens the file that `url` (`sqlite:PATH`) names. It must be there.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file_of(url)?)
+            .create_if_missing(false)
+            .read_only(true)
+            .foreign_keys(false)
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(|error| StoreError::Open(error.to_string()))?;
+        Ok(Self { pool })
+    }
+}
+
+#[async_trait]
+impl Audit for SqliteAudit {
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        lifecycle::check_schema(&self.pool).await
+    }
+
+    async fn definitions(&self) -> Result<Vec<StoredDefinition>, StoreError> {
+        registry::definitions(&self.pool).await
+    }
+
+    /// There is one shard, and the position is the row's number.
+    async fn shards(&self) -> Result<Vec<LogBounds>, StoreError> {
+        let rows: Vec<LogBoundsRecord> = sqlx::query_as(
+            "SELECT shard, epoch, head,
+                    (SELECT min(position) FROM events) AS first,
+                    (SELECT max(position) FROM events) AS last
+             FROM shards
+             ORDER BY shard",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        read_all(rows)
+    }
+
+    /// Positions are unique here, whatever shard an event claims to lie in.
+    async fn places(
+        &self,
+        _shard: Shard,
+        after: Option<Place>,
+        until: i64,
+        limit: u32,
+    ) -> Result<Vec<Place>, StoreError> {
+        let rows: Vec<PlaceRecord> = sqlx::query_as(
+            "SELECT shard, position, stream, version, epoch
+             FROM events
+             WHERE position > ?1 AND position <= ?2
+             ORDER BY position
+             LIMIT ?3",
+        )
+        .bind(after.map_or(i64::MIN, |place| place.position))
+        .bind(until)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(rows.into_iter().map(Place::from).collect())
+    }
+
+    async fn sagas(
+        &self,
+        from: SagaId,
+        limit: u32,
+        visit: &mut (dyn FnMut(Found) + Send),
+    ) -> Result<Option<SagaId>, StoreError> {
+        let mut snapshot = self.pool.begin().await.map_err(failed)?;
+        let rows: Vec<FoundSagaRecord> = sqlx::query_as(
+            "SELECT id, shard, definition, definition_version, mode, status, state, version, correlation_id, failure,
+                    created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us
+             FROM sagas
+             WHERE id >= ?1
+             ORDER BY id
+             LIMIT ?2",
+        )
+        .bind(from.as_uuid())
+        .bind(i64::from(limit))
+        .fetch_all(&mut *snapshot)
+        .await
+        .map_err(failed)?;
+        let rows: Vec<FoundSaga> = rows.into_iter().map(FoundSaga::from).collect();
+        let (next, last) = page_end(&rows, limit);
+        visit(Found::Sagas(rows));
+        let mut events = sqlx::query_as::<_, FoundEventRecord>(
+            "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+             FROM events
+             WHERE stream >= ?1 AND stream <= ?2
+             ORDER BY stream, version",
+        )
+        .bind(from.as_uuid())
+        .bind(last)
+        .fetch(&mut *snapshot);
+        while let Some(event) = events.try_next().await.map_err(failed)? {
+            visit(Found::Event(Box::new(event.into())));
+        }
+        drop(events);
+        snapshot.rollback().await.map_err(failed)?;
+        Ok(next)
+    }
+
+    async fn start_keys(&self, after: (&str, &str), limit: u32) -> Result<Vec<FoundKey>, StoreError> {
+        sqlx::query_as(
+            "SELECT k.definition, k.key, k.shard, k.saga, s.definition AS saga_definition, s.shard AS saga_shard
+             FROM start_keys AS k
+             LEFT JOIN sagas AS s ON s.id = k.saga
+             WHERE (k.definition, k.key) > (?1, ?2)
+             ORDER BY k.definition, k.key
+             LIMIT ?3",
+        )
+        .bind(after.0)
+        .bind(after.1)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)
+    }
+}
