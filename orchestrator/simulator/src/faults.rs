@@ -194,9 +194,9 @@ impl Weather {
         Self {
             calls,
             commits,
-            call_share: chance.pick(&[0, 50, 150, 300, 500]),
-            commit_share: chance.pick(&[0, 20, 60, 150]),
-            store_share: chance.pick(&[0, 0, 30, 150]),
+            call_share: chance.pick(&[0, 200, 400, 700]),
+            commit_share: chance.pick(&[0, 50, 150, 300]),
+            store_share: chance.pick(&[0, 0, 100, 300]),
         }
     }
 }

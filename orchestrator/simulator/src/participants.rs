@@ -220,6 +220,9 @@ impl Participants {
 
     fn undo(&mut self, key: Key, treatment: Treatment) -> Served {
         let progress = self.progress(key);
+        if self.records.get(&key).is_some_and(|record| record.undoing) {
+            return still_at_it(treatment.polls);
+        }
         match treatment.fault {
             Some(Fault::Refused) if progress != Progress::Undone => return refused("cannot_undo"),
             Some(Fault::Accepted) if progress == Progress::Done => {

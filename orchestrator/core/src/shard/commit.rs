@@ -106,6 +106,14 @@ impl<R> Commits<R> {
         self.queue.push_back(pending);
     }
 
+    /// With nothing left to be tried again, no commit would ever show that they get through after all.
+    fn forget_stall(&mut self) {
+        if self.again.is_empty() && self.under_way.is_none() {
+            self.stalled = None;
+            self.retry_at = None;
+        }
+    }
+
     fn settle_key(&mut self, transition: &Transition) {
         if let Some(key) = &transition.start_key {
             self.keys.remove(&(Arc::clone(&key.definition), key.key.clone()));
@@ -317,6 +325,7 @@ impl<R> Writer<R> {
             let held = self.without_lost(batch);
             self.commits.again.extend(held);
         }
+        self.commits.forget_stall();
         for reply in owed {
             self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use skald_core::{
-    ids::{Epoch, SagaId, Shard},
+    ids::SagaId,
     shard::{
         batch::{Batch, CommitError},
         leases::LeaseRequest,
+        writer::Acquired,
     },
 };
 
@@ -41,8 +42,7 @@ pub enum StoreRequest {
     },
     Unfinished {
         from: Process,
-        shard: Shard,
-        epoch: Epoch,
+        acquired: Acquired,
     },
 }
 
@@ -157,11 +157,11 @@ impl World {
                 let message = Message::Leases((!in_vain).then_some(report));
                 self.agenda.put(at, Happening::Deliver { to: from, message });
             }
-            StoreRequest::Unfinished { from, shard, epoch } => {
-                let rows = self.store.unfinished(shard);
+            StoreRequest::Unfinished { from, acquired } => {
+                let rows = self.store.unfinished(acquired.shard);
                 let found = Some(rows.map(|row| (row.id, row.wake_at)).collect());
                 let at = self.after(1, 5);
-                self.agenda.put(at, Happening::Deliver { to: from, message: Message::Unfinished { shard, epoch, found } });
+                self.agenda.put(at, Happening::Deliver { to: from, message: Message::Unfinished { acquired, found } });
             }
         }
     }
@@ -217,9 +217,7 @@ impl Message {
                 Some(Self::Read { read: *read, streams: streams.iter().map(|(saga, _)| (*saga, None)).collect() })
             }
             Self::Leases(_) => Some(Self::Leases(None)),
-            Self::Unfinished { shard, epoch, .. } => {
-                Some(Self::Unfinished { shard: *shard, epoch: *epoch, found: None })
-            }
+            Self::Unfinished { acquired, .. } => Some(Self::Unfinished { acquired: *acquired, found: None }),
             Self::CallEnded { .. } | Self::Asked { .. } => None,
         }
     }

@@ -44,6 +44,8 @@ use crate::{
 /// Healed this long and still not settled: it never will be.
 const PATIENCE: Millis = Millis(300_000);
 const LOOK_EVERY: Millis = Millis(500);
+/// A saga is parked when this many processes in a row died over it.
+const TAKEOVERS_MAX: u32 = 3;
 
 /// Everything that determines a run.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Plan {
             definitions,
             replicas: if chance.one_in(5) { 4 } else { 3 },
             shards: chance.pick(&[1, 2, 3, 5]),
-            sagas: chance.index(5) + 2,
+            sagas: chance.index(6) + 3,
             faults_for: chance.millis(3000, 9000),
             accidents: chance.pick(&[0, 1, 2, 3, 5]),
             operations: chance.pick(&[0, 0, 1, 4]),
@@ -222,6 +224,8 @@ impl World {
             queue_max: 100,
             load_max: chance.pick(&[1, 5]),
             idle_max: Millis(chance.pick(&[20, 60_000])),
+            recovery_ramp: Millis(200),
+            takeovers_max: TAKEOVERS_MAX,
         };
         let now = BEGINNING;
         let replicas = (0..plan.replicas)

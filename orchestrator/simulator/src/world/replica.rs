@@ -12,11 +12,11 @@ use skald_core::{
     classify::CallResult,
     decide::Input,
     event::Recorded,
-    ids::{SagaId, Shard},
+    ids::{Epoch, SagaId, Shard},
     shard::{
         batch::CommitError,
         leases::{LeaseLimits, LeaseReport, Leases},
-        writer::{Limits, Refusal, StartRequest, Writer},
+        writer::{Acquired, Limits, Refusal, StartRequest, Writer},
     },
     state::SagaRow,
     time::{Millis, Timestamp},
@@ -47,7 +47,7 @@ pub enum Message {
     Read { read: u64, streams: Vec<(SagaId, Option<Vec<Recorded>>)> },
     Leases(Option<LeaseReport>),
     /// The unfinished sagas of a shard that was taken.
-    Unfinished { shard: Shard, epoch: skald_core::ids::Epoch, found: Option<Vec<(SagaId, Option<Timestamp>)>> },
+    Unfinished { acquired: Acquired, found: Option<Vec<(SagaId, Option<Timestamp>)>> },
     Asked { request: u64, ask: Ask, forwarded: bool },
 }
 
@@ -64,6 +64,8 @@ pub struct Replica {
     pub leases: Leases,
     /// Told to stop: begins nothing new.
     pub stopping: bool,
+    /// Shards that were taken and whose unfinished sagas are still being read.
+    pub awaited: BTreeMap<Shard, Epoch>,
     /// The calls whose ends it waits for.
     pub calls: BTreeMap<u64, SagaId>,
     /// When it will next look by itself.
@@ -124,6 +126,7 @@ impl Replica {
             writer: Writer::new(limits),
             leases: Leases::new(process.to_string(), lease_limits, clock.monotonic(now)),
             stopping: false,
+            awaited: BTreeMap::new(),
             calls: BTreeMap::new(),
             wake_at: None,
             clock,

@@ -4,8 +4,8 @@ use skald_core::{
     classify::{CallReport, CallResult},
     ids::Shard,
     shard::{
-        leases::LeaseEffect,
-        writer::{Effect, Refusal},
+        leases::{LeaseEffect, TakenShard},
+        writer::{Acquired, Effect, Refusal},
     },
     time::Timestamp,
 };
@@ -88,7 +88,7 @@ impl World {
                     format!("{to} hears about its leases{}", if code == 0 { ": failed" } else { "" })
                 });
             }
-            Message::Unfinished { shard, epoch, found } => self.unfinished(index, shard, epoch, found),
+            Message::Unfinished { acquired, found } => self.unfinished(index, acquired, found),
             Message::Asked { request, ask, forwarded } => self.asked(index, request, ask, forwarded),
         }
         self.look_around(index);
@@ -105,11 +105,11 @@ impl World {
     }
 
     /// Begins to drive a shard, if it is still held; or asks again what is to be driven.
-    fn unfinished(&mut self, index: usize, shard: Shard, epoch: skald_core::ids::Epoch, found: Option<FoundSagas>) {
-        let monotonic = self.replicas[index].monotonic(self.now);
-        let replica = &mut self.replicas[index];
-        let to = replica.process;
-        if replica.leases.until(shard).is_none_or(|until| until <= monotonic) {
+    fn unfinished(&mut self, index: usize, acquired: Acquired, found: Option<FoundSagas>) {
+        let Acquired { shard, epoch, .. } = acquired;
+        let replica = &self.replicas[index];
+        let (to, estimate) = (replica.process, replica.estimate(self.now));
+        if !replica.may_call(shard, self.now) || replica.awaited.get(&shard) != Some(&epoch) {
             return;
         }
         match found {
@@ -117,11 +117,12 @@ impl World {
                 self.tell([6, to.replica as u64, u64::from(shard.0)], || {
                     format!("{to} drives shard {shard}, epoch {epoch}, {} unfinished", found.len())
                 });
-                self.replicas[index].writer.own(shard, epoch, found);
+                self.replicas[index].awaited.remove(&shard);
+                self.replicas[index].writer.own(acquired, &found, estimate);
             }
             None => {
                 let at = self.after(100, 200);
-                self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, shard, epoch }));
+                self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, acquired }));
             }
         }
     }
@@ -199,8 +200,10 @@ impl World {
                         self.faults.count(Fault::Takeover);
                     }
                     let at = self.after(1, 4);
-                    let (shard, epoch) = (taken.shard, taken.epoch);
-                    self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, shard, epoch }));
+                    let TakenShard { shard, epoch, died } = taken;
+                    let acquired = Acquired { shard, epoch, died };
+                    self.replicas[index].awaited.insert(shard, epoch);
+                    self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, acquired }));
                 }
                 // What was begun goes on until the grace is over.
                 LeaseEffect::Drain(_) => {}
@@ -220,6 +223,7 @@ impl World {
         let total = self.limits.shards;
         let replica = &mut self.replicas[index];
         replica.writer.lose(shards);
+        replica.awaited.retain(|shard, _| !shards.contains(shard));
         replica.calls.retain(|_, saga| !shards.contains(&saga.shard(total)));
     }
 
