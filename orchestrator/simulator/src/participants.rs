@@ -19,7 +19,7 @@ use skald_core::{
     time::Millis,
 };
 
-use crate::{catalog::SERVICES, faults::Fault, mutants::Mutant};
+use crate::{catalog::SERVICES, faults::Fault, mutants::Mutant, trace::word};
 
 /// What stands in a participant's books about a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +91,6 @@ pub struct Participants {
 pub struct Treatment {
     pub fault: Option<Fault>,
     pub has_effect: bool,
-    /// For a 202: whether it says when to ask again.
-    pub polls: bool,
 }
 
 /// What a request came to.
@@ -108,6 +106,14 @@ impl Served {
     fn answer(status: u16, body: Value) -> Self {
         let answer = Answer { status, retry_after: None, location: None, body: Body::Json(body) };
         Self { answer, accepted: None, out_of_stock: false }
+    }
+}
+
+impl Key {
+    /// Whether a 202 says when to ask again, instead of promising a callback: a habit of the step, not of the request.
+    #[must_use]
+    pub fn is_polled(self) -> bool {
+        (word(self.saga) >> self.step) & 1 == 1
     }
 }
 
@@ -191,11 +197,11 @@ impl Participants {
                 }
                 Some(Fault::Accepted) => {
                     self.set(key, Progress::Working);
-                    Served { accepted: Some(key), ..still_at_it(treatment.polls) }
+                    Served { accepted: Some(key), ..still_at_it(key.is_polled()) }
                 }
                 _ => self.take_effect(key, treatment.has_effect),
             },
-            Progress::Working => still_at_it(treatment.polls),
+            Progress::Working => still_at_it(key.is_polled()),
             Progress::Done => done(key),
             Progress::Refused => refused("no"),
             Progress::Tombstone | Progress::Undone => cancelled(),
@@ -221,13 +227,13 @@ impl Participants {
     fn undo(&mut self, key: Key, treatment: Treatment) -> Served {
         let progress = self.progress(key);
         if self.records.get(&key).is_some_and(|record| record.undoing) {
-            return still_at_it(treatment.polls);
+            return still_at_it(key.is_polled());
         }
         match treatment.fault {
             Some(Fault::Refused) if progress != Progress::Undone => return refused("cannot_undo"),
             Some(Fault::Accepted) if progress == Progress::Done => {
                 self.records.entry(key).or_default().undoing = true;
-                return Served { accepted: Some(key), ..still_at_it(treatment.polls) };
+                return Served { accepted: Some(key), ..still_at_it(key.is_polled()) };
             }
             _ => {}
         }

@@ -173,6 +173,7 @@ impl<R> Writer<R> {
                 self.commits.stalled = Some(reason);
                 self.commits.retry_at = Some(now.plus(COMMIT_AGAIN_AFTER));
                 self.try_again(done);
+                self.commits.forget_stall();
             }
             Err(CommitError::Refused(reason)) => {
                 if let Some(held) = self.without_lost(done) {

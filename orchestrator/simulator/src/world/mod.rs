@@ -75,14 +75,14 @@ impl Plan {
     #[must_use]
     pub fn of_seed(seed: u64, catalog: &crate::catalog::Catalog, mutant: Option<Mutant>, readable: bool) -> Self {
         let mut chance = Chance::new(seed);
-        let definitions = (0..chance.between(1, 2)).map(|_| catalog.pick(&mut chance)).collect();
+        let definitions = (0..chance.between(1, 3)).map(|_| catalog.pick(&mut chance)).collect();
         let weather = Weather::draw(&mut chance);
         Self {
             director: Director::Weather(weather),
             definitions,
             replicas: if chance.one_in(5) { 4 } else { 3 },
             shards: chance.pick(&[1, 2, 3, 5]),
-            sagas: chance.index(6) + 3,
+            sagas: chance.index(8) + 3,
             faults_for: chance.millis(3000, 9000),
             accidents: chance.pick(&[0, 1, 2, 3, 5]),
             operations: chance.pick(&[0, 0, 1, 4]),

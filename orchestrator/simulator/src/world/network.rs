@@ -122,11 +122,11 @@ impl World {
         Journey { arrivals, answer: if too_late { AnswerFate::Lost } else { answer } }
     }
 
-    fn treatment(&mut self, invoke: &Invoke, fault: Option<Fault>) -> Treatment {
+    fn treatment(&self, invoke: &Invoke, fault: Option<Fault>) -> Treatment {
         let observed = self.watch.sagas.get(&invoke.saga);
         let has_effect =
             observed.is_some_and(|observed| observed.definition.steps[step_index(&invoke.step)].has_effect);
-        Treatment { fault, has_effect, polls: self.chance.one_in(2) }
+        Treatment { fault, has_effect }
     }
 
     pub(super) fn reach_participant(&mut self, request: Request) {
@@ -197,7 +197,7 @@ impl World {
             format!("{} of {} {} ends: {status}", invoke.operation, short(invoke.saga), invoke.step)
         });
         self.read_books();
-        if treatment.polls && self.chance.one_in(2) {
+        if key.is_polled() && self.chance.one_in(2) {
             return;
         }
         let callback = Callback {
