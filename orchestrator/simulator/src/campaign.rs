@@ -13,9 +13,9 @@ use std::{
 
 use crate::{
     catalog::Catalog,
+    judgement::{Rule, Violation},
     mutants::Mutant,
     report::Totals,
-    watch::{Rule, Violation},
     world::{self, Outcome, Plan},
 };
 
@@ -127,4 +127,52 @@ fn keep_panics_quiet() {
             }
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn campaign(seeds: u64, mutant: Option<Mutant>) -> Campaign {
+        Campaign { first: 0, seeds, threads: 2, mutant, twice_every: 10, progress_every: None }
+    }
+
+    #[test]
+    fn the_invariants_hold_in_every_seed_and_each_replays_exactly() {
+        let totals = run(campaign(300, None));
+        assert_eq!(totals.complaints(None), Vec::<String>::new());
+        assert_eq!((totals.seeds, totals.twice), (300, 30));
+        assert!(totals.ends.completed > 300 && totals.ends.compensated > 100, "{:?}", totals.ends);
+    }
+
+    #[test]
+    fn different_seeds_happen_differently() {
+        let catalog = Catalog::default();
+        let hashes: std::collections::BTreeSet<u64> =
+            (0..20).map(|seed| run_seed(seed, &catalog, None, false).hash).collect();
+        assert_eq!(hashes.len(), 20);
+    }
+
+    #[test]
+    fn reading_along_changes_nothing() {
+        let catalog = Catalog::default();
+        for seed in 0..10 {
+            let (read, unread) = (run_seed(seed, &catalog, None, true), run_seed(seed, &catalog, None, false));
+            assert_eq!(read.hash, unread.hash, "seed {seed}");
+            assert!(unread.lines.is_empty() && read.lines.len() as u64 == read.happenings);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_away_is_noticed_and_told_with_the_command_that_shows_it_again() {
+        for mutant in [Mutant::Fence, Mutant::VersionCheck, Mutant::Tombstone, Mutant::IdempotencyKey] {
+            let totals = run(campaign(300, Some(mutant)));
+            let failure = totals.failures.first().unwrap_or_else(|| panic!("nobody misses the {}", mutant.name()));
+            let complaint = &totals.complaints(Some(mutant))[0];
+            let command = format!("cargo xtask simulate --replay {} --mutant {}", failure.seed, mutant.name());
+            assert!(complaint.contains(&command), "{complaint}");
+            let again = run_seed(failure.seed, &Catalog::default(), Some(mutant), true);
+            assert_eq!(again.violation.as_ref(), Some(&failure.violation));
+        }
+    }
 }

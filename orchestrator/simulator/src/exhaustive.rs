@@ -12,6 +12,8 @@
 //! | commit | the process dies before it arrives, after it was applied |
 
 use std::{
+    fmt,
+    str::FromStr,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -24,11 +26,12 @@ use crate::{
     campaign::guarded,
     catalog::{Enumerated, enumerated},
     faults::{Fault, Point, Script, Trouble},
-    watch::Violation,
-    world::Plan,
+    judgement::Violation,
+    world::{Outcome, Plan},
 };
 
-/// One history of the enumeration; its name replays it.
+/// One history of the enumeration. Written as `DEFINITION/REFUSED STEP/POINT/FAULTS`, with `-` for what there is none of:
+/// `chain-3-pivot-1/s2/4/late+crash-during-call`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub definition: String,
@@ -125,10 +128,74 @@ impl Counts {
     }
 }
 
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.definition, self.refuse.as_deref().unwrap_or("-"))?;
+        let Some((point, Trouble { on_the_way, crash })) = self.fault else { return f.write_str("/-/-") };
+        let faults: Vec<String> = [on_the_way, crash].into_iter().flatten().map(Fault::slug).collect();
+        write!(f, "/{point}/{}", faults.join("+"))
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let [definition, refuse, point, faults] = parts[..] else {
+            return Err("not of the form DEFINITION/REFUSED STEP/POINT/FAULTS".to_owned());
+        };
+        let mut fault = None;
+        if point != "-" {
+            let point = point.parse().map_err(|_| format!("`{point}` is not the number of a point"))?;
+            let mut trouble = Trouble::default();
+            for slug in faults.split('+') {
+                let one = Trouble::of(Fault::by_slug(slug).ok_or_else(|| format!("there is no fault `{slug}`"))?);
+                trouble = Trouble { on_the_way: trouble.on_the_way.or(one.on_the_way), crash: trouble.crash.or(one.crash) };
+            }
+            fault = Some((point, trouble));
+        }
+        let refuse = (refuse != "-").then(|| refuse.to_owned());
+        Ok(Self { definition: definition.to_owned(), refuse, fault })
+    }
+}
+
 impl Case {
+    /// Runs this history alone; None if there is no such definition.
+    #[must_use]
+    pub fn run(&self, readable: bool) -> Option<Outcome> {
+        let one = (1..=5).flat_map(enumerated).find(|one| one.name == self.definition)?;
+        Some(guarded(self.plan(&one, readable)))
+    }
+
     #[must_use]
     pub fn plan(&self, one: &Enumerated, readable: bool) -> Plan {
         let script = Script { refuse: self.refuse.clone(), fault: self.fault, points: Vec::new() };
         Plan::of_script(&one.definition, script, readable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_single_fault_up_to_two_steps_keeps_the_invariants() {
+        let counts = run(2, 2);
+        assert!(counts.failures.is_empty(), "{}: {}", counts.failures[0].0, counts.failures[0].1);
+        assert_eq!((counts.definitions, counts.paths), (5, 13));
+        assert!(counts.histories > 10 * counts.points, "{counts:?}");
+    }
+
+    #[test]
+    fn a_case_is_known_by_its_name() {
+        for name in ["chain-2/-/-/-", "diamond-4-pivot-3/s1/12/late+crash-during-call", "join-3/-/0/commit-slow"] {
+            let case: Case = name.parse().unwrap();
+            assert_eq!(case.to_string(), name);
+            assert!(case.run(true).unwrap().lines.len() > 10);
+        }
+        for name in ["", "chain-2/-/x/late", "chain-2/-/1/nothing"] {
+            assert!(name.parse::<Case>().is_err(), "{name}");
+        }
     }
 }

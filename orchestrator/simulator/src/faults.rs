@@ -1,6 +1,9 @@
 //! What can go wrong, and who decides that it does: the weather of a seed, or a script with one fault.
 
-use skald_core::decide::Invoke;
+use skald_core::{
+    decide::Invoke,
+    ids::{Operation, SagaId},
+};
 
 use crate::chance::Chance;
 
@@ -16,6 +19,10 @@ macro_rules! faults {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$fault => $name),* }
+            }
+
+            const fn identifier(self) -> &'static str {
+                match self { $(Self::$fault => stringify!($fault)),* }
             }
         }
     };
@@ -55,6 +62,8 @@ faults! {
     CrashBeforeCall "crash before the call"
     CrashDuringCall "crash with the call on its way"
     CrashAfterEffect "crash after effect, before reply"
+    /// Each call of one saga takes the process down, until the faults stop.
+    Poison "crash at each call of one saga"
     Crash "crash at any time"
     Pause "process stopped for a while"
     Partition "cut off from the database"
@@ -68,7 +77,8 @@ faults! {
     CommitFenced "commit fenced"
     LeaseLost "lease lost"
     Takeover "shard taken over"
-    Late404 "callback for what is over"
+    CallbackTooLate "callback for what is over"
+    Suspected "parked, as its processes died"
 }
 
 impl Fault {
@@ -106,6 +116,24 @@ impl Fault {
     /// What happens to a whole process.
     pub const OF_REPLICAS: &'static [Self] = &[Self::Crash, Self::Pause, Self::Partition, Self::Terminate];
 
+    /// Its name on the command line: `CrashDuringCall` is `crash-during-call`.
+    #[must_use]
+    pub fn slug(self) -> String {
+        let mut slug = String::new();
+        for letter in self.identifier().chars() {
+            if letter.is_ascii_uppercase() && !slug.is_empty() {
+                slug.push('-');
+            }
+            slug.push(letter.to_ascii_lowercase());
+        }
+        slug
+    }
+
+    #[must_use]
+    pub fn by_slug(slug: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|fault| fault.slug() == slug)
+    }
+
     const fn is_crash(self) -> bool {
         matches!(
             self,
@@ -114,6 +142,7 @@ impl Fault {
                 | Self::CrashBeforeCall
                 | Self::CrashDuringCall
                 | Self::CrashAfterEffect
+                | Self::Poison
         )
     }
 }
@@ -181,6 +210,9 @@ pub struct Weather {
     call_share: u64,
     commit_share: u64,
     store_share: u64,
+    /// Whether the first saga that is called takes every process down that calls it.
+    pub poisonous: bool,
+    poison: Option<SagaId>,
 }
 
 impl Weather {
@@ -197,6 +229,18 @@ impl Weather {
             call_share: chance.pick(&[0, 200, 400, 700]),
             commit_share: chance.pick(&[0, 50, 150, 300]),
             store_share: chance.pick(&[0, 0, 100, 300]),
+            poisonous: chance.one_in(25),
+            poison: None,
+        }
+    }
+
+    fn call(&mut self, invoke: &Invoke, chance: &mut Chance) -> Trouble {
+        if self.poisonous && *self.poison.get_or_insert(invoke.saga) == invoke.saga {
+            Trouble::of(Fault::Poison)
+        } else if chance.per_mille(self.call_share) {
+            pick(&self.calls, chance)
+        } else {
+            Trouble::default()
         }
     }
 }
@@ -229,13 +273,13 @@ impl Director {
         match self {
             Self::Script(script) => {
                 let trouble = script.meet(Point::Call);
-                let refused = script.refuse.as_deref() == Some(&*invoke.step)
-                    && invoke.operation == skald_core::ids::Operation::Action;
+                let refused =
+                    script.refuse.as_deref() == Some(&*invoke.step) && invoke.operation == Operation::Action;
                 let on_the_way = trouble.on_the_way.or(refused.then_some(Fault::Refused));
                 Trouble { on_the_way, ..trouble }
             }
-            Self::Weather(weather) if !calm && chance.per_mille(weather.call_share) => pick(&weather.calls, chance),
-            Self::Weather(_) => Trouble::default(),
+            Self::Weather(_) if calm => Trouble::default(),
+            Self::Weather(weather) => weather.call(invoke, chance),
         }
     }
 
@@ -265,5 +309,18 @@ impl Script {
         let number = self.points.len();
         self.points.push(point);
         self.fault.filter(|(at, _)| *at == number).map(|(_, trouble)| trouble).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_found_by_their_names_on_the_command_line() {
+        for fault in Fault::ALL {
+            assert_eq!(Fault::by_slug(&fault.slug()), Some(*fault));
+        }
+        assert_eq!(Fault::CrashDuringCall.slug(), "crash-during-call");
     }
 }

@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod chance;
 pub mod exhaustive;
 pub mod faults;
+pub mod judgement;
 pub mod mutants;
 pub mod participants;
 pub mod report;

@@ -6,9 +6,9 @@ use clap::Parser;
 use skald_simulator::{
     campaign::{self, Campaign},
     catalog::Catalog,
-    exhaustive,
+    exhaustive::{self, Case},
     mutants::{self, Mutant},
-    report::told,
+    world::Outcome,
 };
 
 /// Within how many seeds a mutant must be noticed.
@@ -32,6 +32,9 @@ struct Arguments {
     /// Show one seed, happening by happening.
     #[arg(long, conflicts_with_all = ["seeds", "steps", "exhaustive", "mutants"])]
     replay: Option<u64>,
+    /// Show one history of the enumeration, by the name that its failure gave.
+    #[arg(long, conflicts_with_all = ["seeds", "steps", "exhaustive", "mutants", "replay"])]
+    case: Option<Case>,
     /// Take away in turn what the invariants depend on, and see that it is noticed.
     #[arg(long)]
     mutants: bool,
@@ -49,9 +52,13 @@ fn main() -> ExitCode {
         eprintln!("simulate: {why}");
         return ExitCode::FAILURE;
     }
-    let good = match arguments.replay {
-        Some(seed) => replay(seed, arguments.mutant),
-        None => run_all(&arguments),
+    let good = match (arguments.replay, &arguments.case) {
+        (Some(seed), _) => {
+            let catalog = Catalog::default();
+            show(&format!("seed {seed}"), |readable| campaign::run_seed(seed, &catalog, arguments.mutant, readable))
+        }
+        (None, Some(case)) => show_case(case),
+        (None, None) => run_all(&arguments),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -83,9 +90,11 @@ fn run_seeds(arguments: &Arguments, seeds: u64, threads: usize) -> bool {
         progress_every: Some(Duration::from_secs(10)),
     });
     totals.print();
-    let extra = arguments.mutant.map_or(String::new(), |mutant| format!(" --mutant {}", mutant.name()));
-    totals.print_failures(&extra);
-    totals.is_good()
+    let complaints = totals.complaints(arguments.mutant);
+    for complaint in &complaints {
+        println!("\nFAILED {complaint}");
+    }
+    complaints.is_empty()
 }
 
 fn run_exhaustive(steps: usize, threads: usize) -> bool {
@@ -100,7 +109,7 @@ fn run_exhaustive(steps: usize, threads: usize) -> bool {
         counts.took.as_secs_f64()
     );
     for (case, violation) in counts.failures.iter().take(5) {
-        println!("\nFAILED {case:?}: {}", told(violation));
+        println!("\nFAILED {case}: {violation}\n  see it again: cargo xtask simulate --case {case}");
     }
     counts.failures.is_empty()
 }
@@ -123,7 +132,7 @@ fn run_mutants(threads: usize) -> bool {
         let totals = campaign::run(campaign);
         match totals.failures.first() {
             Some(failure) => {
-                println!("without {:<16} noticed at seed {}: {}", mutant.name(), failure.seed, told(&failure.violation));
+                println!("without {:<16} noticed at seed {}: {}", mutant.name(), failure.seed, failure.violation);
             }
             None => {
                 println!("without {:<16} SURVIVED {} seeds", mutant.name(), totals.seeds);
@@ -134,17 +143,24 @@ fn run_mutants(threads: usize) -> bool {
     mutants::set_engine(None).is_ok() && all_noticed
 }
 
-/// Shows a seed and checks that it happens the same way twice.
-fn replay(seed: u64, mutant: Option<Mutant>) -> bool {
-    let catalog = Catalog::default();
-    let outcome = campaign::run_seed(seed, &catalog, mutant, true);
+fn show_case(case: &Case) -> bool {
+    if case.run(false).is_none() {
+        eprintln!("simulate: there is no definition `{}` with up to 5 steps", case.definition);
+        return false;
+    }
+    show(&case.to_string(), |readable| case.run(readable).expect("its definition was found"))
+}
+
+/// Shows a run, happening by happening, and checks that it happens the same way twice.
+fn show(name: &str, run: impl Fn(bool) -> Outcome) -> bool {
+    let outcome = run(true);
     for line in &outcome.lines {
         println!("{line}");
     }
-    let again = campaign::run_seed(seed, &catalog, mutant, false);
-    println!("\nseed {seed}: {} happenings, hash {:016x}, again {:016x}", outcome.happenings, outcome.hash, again.hash);
+    let again = run(false);
+    println!("\n{name}: {} happenings, hash {:016x}, again {:016x}", outcome.happenings, outcome.hash, again.hash);
     match &outcome.violation {
-        Some(violation) => println!("FAILED {}", told(violation)),
+        Some(violation) => println!("FAILED {violation}"),
         None => println!("every invariant held"),
     }
     outcome.violation.is_none() && outcome.hash == again.hash

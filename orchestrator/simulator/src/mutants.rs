@@ -12,13 +12,15 @@ pub enum Mutant {
     Tombstone,
     /// Each attempt has a key of its own.
     IdempotencyKey,
+    /// The engine takes for not executed what a process that died may have called.
+    MaybeExecuted,
     /// The engine undoes steps without waiting for what depends on them.
     ReverseOrder,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 5] =
-        [Self::Fence, Self::VersionCheck, Self::Tombstone, Self::IdempotencyKey, Self::ReverseOrder];
+    pub const ALL: [Self; 6] =
+        [Self::Fence, Self::VersionCheck, Self::Tombstone, Self::IdempotencyKey, Self::MaybeExecuted, Self::ReverseOrder];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Mutant {
             Self::VersionCheck => "version-check",
             Self::Tombstone => "tombstone",
             Self::IdempotencyKey => "idempotency-key",
+            Self::MaybeExecuted => "maybe-executed",
             Self::ReverseOrder => "reverse-order",
         }
     }
@@ -41,16 +44,19 @@ impl FromStr for Mutant {
     }
 }
 
-/// Turns the engine's own switch, the only one outside this crate, for all runs of this process.
+/// Turns the engine's own switches, the only ones outside this crate, for all runs of this process.
 ///
 /// # Errors
 ///
 /// When the engine was built without its switches.
 pub fn set_engine(mutant: Option<Mutant>) -> Result<(), &'static str> {
-    let any_order = mutant == Some(Mutant::ReverseOrder);
+    let switched = matches!(mutant, Some(Mutant::ReverseOrder | Mutant::MaybeExecuted));
     #[cfg(feature = "mutants")]
-    skald_core::decide::mutants::undo_in_any_order(any_order);
-    if any_order && !cfg!(feature = "mutants") {
+    {
+        skald_core::mutants::UNDO_IN_ANY_ORDER.turn(mutant == Some(Mutant::ReverseOrder));
+        skald_core::mutants::FORGET_WHAT_THE_DEAD_CALLED.turn(mutant == Some(Mutant::MaybeExecuted));
+    }
+    if switched && !cfg!(feature = "mutants") {
         return Err("the engine was built without its switches: build with `--features mutants`");
     }
     Ok(())

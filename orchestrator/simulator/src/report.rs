@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::{
     campaign::{Campaign, Failure},
     faults::{Fault, Tally},
-    watch::Violation,
+    judgement::{Judgements, Rule, Violation},
+    mutants::Mutant,
     world::{Commits, Ends, Outcome},
 };
 
@@ -16,7 +17,7 @@ pub const COVERAGE_FROM: u64 = 1000;
 pub struct Totals {
     pub seeds: u64,
     pub happenings: u64,
-    pub checks: u64,
+    pub judgements: Judgements,
     pub twice: u64,
     pub faults: Tally,
     pub ends: Ends,
@@ -32,7 +33,7 @@ impl Totals {
     pub fn count(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.happenings += outcome.happenings;
-        self.checks += outcome.checks;
+        self.judgements.add(&outcome.judgements);
         self.faults.add(&outcome.faults);
         self.ends.add(outcome.ends);
         self.commits.add(outcome.commits);
@@ -41,7 +42,7 @@ impl Totals {
     pub fn add(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.happenings += other.happenings;
-        self.checks += other.checks;
+        self.judgements.add(&other.judgements);
         self.twice += other.twice;
         self.faults.add(&other.faults);
         self.ends.add(other.ends);
@@ -56,9 +57,11 @@ impl Totals {
         if self.seeds < COVERAGE_FROM { Vec::new() } else { self.faults.never().collect() }
     }
 
+    /// Rules that nothing ever put to the test, once there were seeds enough.
     #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.failures.is_empty() && self.different.is_empty() && self.missed().is_empty()
+    pub fn unjudged(&self) -> Vec<Rule> {
+        let never = Rule::JUDGED.into_iter().filter(|rule| self.judgements.of(*rule) == 0);
+        if self.seeds < COVERAGE_FROM { Vec::new() } else { never.collect() }
     }
 
     pub fn tell_progress(&mut self, campaign: Campaign, begun: Instant) {
@@ -75,37 +78,34 @@ impl Totals {
         let rate = self.seeds as f64 / self.took.as_secs_f64().max(1e-9);
         println!("seeds       {} in {:.1} s ({rate:.0} seeds/s), {} run twice", self.seeds, self.took.as_secs_f64(), self.twice);
         println!("happenings  {} ({} a seed)", self.happenings, self.happenings / self.seeds.max(1));
-        println!("judgements  {}", self.checks);
         let Ends { completed, compensated, abandoned, parked } = self.ends;
         println!("sagas       {completed} completed, {compensated} compensated, {abandoned} abandoned, {parked} parked");
         let Commits { applied, fenced, refused, not_applied, in_doubt } = self.commits;
         println!(
             "commits     {applied} applied, {fenced} fenced, {refused} refused, {not_applied} not applied, {in_doubt} in doubt"
         );
-        println!("faults");
+        println!("judged");
+        for rule in Rule::JUDGED {
+            println!("  {:>9}  {rule}", self.judgements.of(rule));
+        }
+        println!("faults and what they led to");
         for fault in Fault::ALL {
             println!("  {:>9}  {}", self.faults.of(*fault), fault.name());
         }
     }
 
     /// What is wrong, and how to see it again.
-    pub fn print_failures(&self, extra: &str) {
-        for Failure { seed, violation } in &self.failures {
-            println!("\nFAILED seed {seed}: {}", told(violation));
-            println!("  see it again: cargo xtask simulate --replay {seed}{extra}");
-        }
-        for seed in &self.different {
-            println!("\nFAILED seed {seed}: it did not happen the same way twice");
-        }
-        for fault in self.missed() {
-            println!("\nFAILED coverage: `{}` never happened", fault.name());
-        }
+    #[must_use]
+    pub fn complaints(&self, mutant: Option<Mutant>) -> Vec<String> {
+        let with = mutant.map_or(String::new(), |mutant| format!(" --mutant {}", mutant.name()));
+        let failed = self.failures.iter().map(|Failure { seed, violation }| {
+            format!("seed {seed}: {violation}\n  see it again: cargo xtask simulate --replay {seed}{with}")
+        });
+        let different = self.different.iter().map(|seed| format!("seed {seed} did not happen the same way twice"));
+        let missed = self.missed().into_iter().map(|fault| format!("coverage: `{}` never happened", fault.name()));
+        let rules = self.unjudged().into_iter().map(|rule| format!("coverage: {rule} was never judged"));
+        failed.chain(different).chain(missed).chain(rules).collect()
     }
-}
-
-#[must_use]
-pub fn told(violation: &Violation) -> String {
-    format!("{}: {}", violation.rule, violation.what)
 }
 
 impl Ends {
@@ -135,7 +135,7 @@ impl Outcome {
             hash: 0,
             violation: Some(violation),
             happenings: 0,
-            checks: 0,
+            judgements: Judgements::default(),
             faults: Tally::default(),
             ends: Ends::default(),
             commits: Commits::default(),

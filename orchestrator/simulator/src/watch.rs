@@ -21,7 +21,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
@@ -35,6 +34,7 @@ use skald_core::{
 };
 
 use crate::{
+    judgement::{Judgements, Rule, Violation},
     participants::{Entry, Mark, Participants, step_index},
     store::{Process, Store},
     trace::short,
@@ -42,32 +42,6 @@ use crate::{
 
 /// How often a status call may be asked.
 const STATUS_ATTEMPTS_MAX: u32 = 3;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
-    Invariant(u8),
-    Intent,
-    Contract,
-    /// The engine itself stopped on an assertion.
-    Panic,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invariant(number) => write!(f, "invariant {number}"),
-            Self::Intent => f.write_str("intent before effect"),
-            Self::Contract => f.write_str("one key, one request"),
-            Self::Panic => f.write_str("panic"),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub rule: Rule,
-    pub what: String,
-}
 
 /// A saga as its committed events tell it.
 #[derive(Debug)]
@@ -100,8 +74,7 @@ pub struct Watch {
     keys: BTreeMap<String, SagaId>,
     acknowledged: BTreeSet<SagaId>,
     pub violation: Option<Violation>,
-    /// Single judgements made.
-    pub checks: u64,
+    pub judgements: Judgements,
 }
 
 impl Watch {
@@ -115,13 +88,13 @@ impl Watch {
             keys: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             violation: None,
-            checks: 0,
+            judgements: Judgements::default(),
         }
     }
 
     /// Only the first violation counts: what follows may follow from it.
     pub fn require(&mut self, holds: bool, rule: Rule, what: impl FnOnce() -> String) {
-        self.checks += 1;
+        self.judgements.count(rule);
         if !holds && self.violation.is_none() {
             self.violation = Some(Violation { rule, what: what() });
         }
@@ -305,27 +278,21 @@ impl Watch {
 
     fn check_books(&mut self, saga: SagaId) {
         let Some(observed) = self.sagas.get(&saga) else { return };
-        let mut wrong = Vec::new();
-        for (index, step) in observed.definition.steps.iter().enumerate() {
-            let books = (observed.count(index, Mark::Effect), observed.count(index, Mark::Undo));
-            let judged = !observed.by_operator.contains(&index) && step.has_effect;
-            match observed.state.status {
-                Status::Completed if judged => {
-                    let expected = usize::from(observed.state.steps[index].status == StepStatus::Succeeded);
-                    if books != (expected, 0) {
-                        wrong.push((Rule::Invariant(3), step.id.clone(), books));
-                    }
-                }
-                Status::Compensated if judged && books.0 != books.1 => {
-                    wrong.push((Rule::Invariant(4), step.id.clone(), books));
-                }
-                _ => {}
-            }
-        }
         let status = observed.state.status;
-        self.checks += observed_steps(observed);
-        if let Some((rule, step, (effects, undone))) = wrong.into_iter().next() {
-            self.require(false, rule, || {
+        let judge = |(index, step): (usize, &Step)| {
+            let books = (observed.count(index, Mark::Effect), observed.count(index, Mark::Undo));
+            let succeeded = observed.state.steps[index].status == StepStatus::Succeeded;
+            let verdict = match status {
+                _ if observed.by_operator.contains(&index) || !step.has_effect => None,
+                Status::Completed => Some((Rule::Invariant(3), books == (usize::from(succeeded), 0))),
+                Status::Compensated => Some((Rule::Invariant(4), books.0 == books.1)),
+                Status::Running | Status::Compensating | Status::Parked | Status::Abandoned => None,
+            };
+            verdict.map(|(rule, holds)| (rule, holds, step.id.clone(), books))
+        };
+        let verdicts: Vec<_> = observed.definition.steps.iter().enumerate().filter_map(judge).collect();
+        for (rule, holds, step, (effects, undone)) in verdicts {
+            self.require(holds, rule, || {
                 format!("{} is {status}, and {step} took effect {effects} times, undone {undone} times", short(saga))
             });
         }
@@ -340,10 +307,6 @@ impl Watch {
             self.require(holds, Rule::Invariant(1), || format!("{stock:?}, and {standing} effects stand in the books"));
         }
     }
-}
-
-fn observed_steps(observed: &Observed) -> u64 {
-    observed.marks.len() as u64
 }
 
 fn tries_max(step: &Step, invoke: &Invoke) -> u32 {

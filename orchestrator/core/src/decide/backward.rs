@@ -40,7 +40,7 @@ impl Machine<'_> {
 
     fn dependents_are_settled(&self, index: usize) -> bool {
         #[cfg(feature = "mutants")]
-        if super::mutants::undoes_in_any_order() {
+        if crate::mutants::UNDO_IN_ANY_ORDER.is_on() {
             return true;
         }
         self.downstream(index).iter().all(|later| self.is_settled(*later))

@@ -19,8 +19,6 @@ mod backward;
 mod forward;
 mod invoke;
 mod machine;
-#[cfg(feature = "mutants")]
-pub mod mutants;
 mod operator;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -219,7 +219,7 @@ impl World {
         match answer {
             Ok(_) => self.on_the_way -= 1,
             Err(Refusal::Illegal(_)) => {
-                self.faults.count(Fault::Late404);
+                self.faults.count(Fault::CallbackTooLate);
                 self.on_the_way -= 1;
             }
             Err(_) => self.call_back_again(ask),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skald_core::{
+    event::Event,
     ids::SagaId,
     shard::{
         batch::{Batch, CommitError},
@@ -202,6 +203,10 @@ impl World {
             let stream = self.store.stream(transition.row.id);
             let new = &stream[stream.len() - transition.events.len()..];
             self.watch.committed(new, &transition.row, epoch);
+            let suspected = |event: &Event| matches!(event, Event::StepParked(parked) if parked.code == "process_died");
+            if transition.events.iter().any(|event| suspected(&event.event)) {
+                self.faults.count(Fault::Suspected);
+            }
         }
     }
 }
@@ -232,7 +237,7 @@ fn described(batch: &Batch) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn described_event(event: &skald_core::event::Event) -> String {
+fn described_event(event: &Event) -> String {
     let step = serde_json::from_str::<serde_json::Value>(&event.data()).ok().and_then(|data| {
         let operation = data.get("operation").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
         data.get("step").and_then(serde_json::Value::as_str).map(|step| format!(" {step} {operation}"))

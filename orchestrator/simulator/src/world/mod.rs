@@ -19,8 +19,9 @@ use std::sync::Arc;
 
 use skald_core::{
     definition::Definition,
-    ids::Shard,
+    ids::{SagaId, Shard},
     shard::writer::Limits,
+    state::Status,
     time::{Millis, Timestamp},
 };
 
@@ -32,13 +33,15 @@ use self::{
 };
 use crate::{
     agenda::Agenda,
+    catalog::Catalog,
     chance::Chance,
-    faults::{Director, Fault, Script, Tally, Weather},
+    faults::{Director, Fault, Point, Script, Tally, Weather},
+    judgement::{Judgements, Rule, Violation},
     mutants::Mutant,
     participants::Participants,
     store::{Process, Store},
-    trace::{BEGINNING, Trace},
-    watch::{Rule, Violation, Watch},
+    trace::{BEGINNING, Trace, short},
+    watch::Watch,
 };
 
 /// Healed this long and still not settled: it never will be.
@@ -73,17 +76,19 @@ pub struct Plan {
 impl Plan {
     /// The run of a seed.
     #[must_use]
-    pub fn of_seed(seed: u64, catalog: &crate::catalog::Catalog, mutant: Option<Mutant>, readable: bool) -> Self {
+    pub fn of_seed(seed: u64, catalog: &Catalog, mutant: Option<Mutant>, readable: bool) -> Self {
         let mut chance = Chance::new(seed);
         let definitions = (0..chance.between(1, 3)).map(|_| catalog.pick(&mut chance)).collect();
         let weather = Weather::draw(&mut chance);
+        // Each death costs a lease; there must be time for as many as it takes to be noticed.
+        let faults_for = if weather.poisonous { Millis(22_000) } else { chance.millis(3000, 9000) };
         Self {
             director: Director::Weather(weather),
             definitions,
             replicas: if chance.one_in(5) { 4 } else { 3 },
             shards: chance.pick(&[1, 2, 3, 5]),
             sagas: chance.index(8) + 3,
-            faults_for: chance.millis(3000, 9000),
+            faults_for,
             accidents: chance.pick(&[0, 1, 2, 3, 5]),
             operations: chance.pick(&[0, 0, 1, 4]),
             skew_ms_max: chance.pick(&[0, 20, 300]),
@@ -125,12 +130,12 @@ pub struct Outcome {
     pub hash: u64,
     pub violation: Option<Violation>,
     pub happenings: u64,
-    pub checks: u64,
+    pub judgements: Judgements,
     pub faults: Tally,
     pub ends: Ends,
     pub commits: Commits,
     /// Points that a script met.
-    pub points: Vec<crate::faults::Point>,
+    pub points: Vec<Point>,
     pub lines: Vec<String>,
 }
 
@@ -315,14 +320,14 @@ impl World {
     fn is_settled(&self) -> bool {
         self.on_the_way == 0 && self.clients.is_settled() && self.watch.sagas.iter().all(|(saga, observed)| {
             let status = observed.state.status;
-            status.is_ended() || status == skald_core::state::Status::Parked && self.is_left_parked(*saga)
+            status.is_ended() || status == Status::Parked && self.is_left_parked(*saga)
         })
     }
 
     fn unsettled(&self) -> String {
         let open = self.watch.sagas.iter().filter(|(_, observed)| !observed.state.status.is_ended());
         let open: Vec<String> =
-            open.map(|(saga, observed)| format!("{} is {}", crate::trace::short(*saga), observed.state.status)).collect();
+            open.map(|(saga, observed)| format!("{} is {}", short(*saga), observed.state.status)).collect();
         let owners: Vec<_> = self.store.shards.iter().map(|row| row.owner.map(|owner| owner.to_string())).collect();
         format!(
             "not at rest {PATIENCE} after the faults stopped: {open:?}, {} on the way, clients settled: {}, owners {owners:?}",
@@ -335,17 +340,17 @@ impl World {
         let mut ends = Ends::default();
         for observed in self.watch.sagas.values() {
             match observed.state.status {
-                skald_core::state::Status::Completed => ends.completed += 1,
-                skald_core::state::Status::Compensated => ends.compensated += 1,
-                skald_core::state::Status::Abandoned => ends.abandoned += 1,
-                skald_core::state::Status::Parked => ends.parked += 1,
-                skald_core::state::Status::Running | skald_core::state::Status::Compensating => {}
+                Status::Completed => ends.completed += 1,
+                Status::Compensated => ends.compensated += 1,
+                Status::Abandoned => ends.abandoned += 1,
+                Status::Parked => ends.parked += 1,
+                Status::Running | Status::Compensating => {}
             }
         }
         Outcome {
             hash: self.trace.hash(),
             happenings: self.trace.happenings,
-            checks: self.watch.checks,
+            judgements: self.watch.judgements,
             violation: self.watch.violation,
             faults: self.faults,
             ends,
@@ -367,7 +372,7 @@ impl World {
         Timestamp::from_micros(self.now.as_micros() + i64::try_from(micros).expect("a delay is short"))
     }
 
-    fn shard_of(&self, saga: skald_core::ids::SagaId) -> Shard {
+    fn shard_of(&self, saga: SagaId) -> Shard {
         saga.shard(self.limits.shards)
     }
 }

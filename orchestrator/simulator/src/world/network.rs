@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     faults::Fault,
+    judgement::Rule,
     participants::{Served, Treatment, step_index},
     store::Process,
     trace::{short, word, word_of},
@@ -63,7 +64,7 @@ impl World {
             let saga = short(invoke.saga);
             format!("{from} calls {saga} {step} {} ({purpose:?} {attempt}) {faults:?}", invoke.operation)
         });
-        if trouble.is(Fault::CrashBeforeCall) {
+        if trouble.is(Fault::CrashBeforeCall) || trouble.is(Fault::Poison) {
             return self.crash(index, "before its call");
         }
         let started_at = self.replicas[index].estimate(self.now);
@@ -181,7 +182,7 @@ impl World {
             self.watch.booked(entry);
         }
         let reused = self.participants.reused;
-        self.watch.require(reused.is_none(), crate::watch::Rule::Contract, || format!("{reused:?} came twice"));
+        self.watch.require(reused.is_none(), Rule::Contract, || format!("{reused:?} came twice"));
     }
 
     /// What was accepted has ended; whoever asked for it is called back unless it said that it polls.

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     faults::Fault,
+    judgement::Rule,
     store::Process,
     trace::{short, word},
-    watch::Rule,
 };
 
 impl World {
