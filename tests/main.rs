@@ -17,6 +17,8 @@ mod hung;
 mod observability;
 mod operators;
 mod pausing;
+mod poison;
+mod replicas;
 mod starts;
 mod stream;
 mod verify;

@@ -27,6 +27,10 @@
 //! | `sagas_resident` | gauge | | sagas held in memory |
 //! | `timers_waiting` | gauge | | timers that have not fired |
 //! | `shards_owned` | gauge | | shards this replica writes |
+//! | `shard_takeovers_total` | counter | | shards taken from a replica that had not given them up |
+//! | `shards_released_total` | counter | | shards given up in good order |
+//! | `shards_lost_total` | counter | | shards lost: not renewed in time, taken by another replica, or in doubt after a commit |
+//! | `lease_renewal_failures_total` | counter | | requests to keep leases that failed |
 //!
 //! On Linux also the process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ..).
 
@@ -69,6 +73,10 @@ pub struct Metrics {
     pub sagas_resident: IntGauge,
     pub timers_waiting: IntGauge,
     pub shards_owned: IntGauge,
+    pub shard_takeovers: IntCounter,
+    pub shards_released: IntCounter,
+    pub shards_lost: IntCounter,
+    pub lease_renewal_failures: IntCounter,
 }
 
 impl Default for Metrics {
@@ -143,6 +151,18 @@ impl Metrics {
             sagas_resident: gauge(r, "sagas_resident", "Sagas held in memory"),
             timers_waiting: gauge(r, "timers_waiting", "Timers that have not fired"),
             shards_owned: gauge(r, "shards_owned", "Shards this replica writes"),
+            shard_takeovers: counter(
+                r,
+                "shard_takeovers_total",
+                "Shards taken from a replica that had not given them up",
+            ),
+            shards_released: counter(r, "shards_released_total", "Shards given up in good order"),
+            shards_lost: counter(
+                r,
+                "shards_lost_total",
+                "Shards lost: not renewed in time, taken by another replica, or in doubt after a commit",
+            ),
+            lease_renewal_failures: counter(r, "lease_renewal_failures_total", "Requests to keep leases that failed"),
             registry,
         }
     }
@@ -350,6 +370,10 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Int
 
 fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     add(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    add(registry, IntCounter::new(name, help))
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {

@@ -85,6 +85,12 @@ impl Deployment {
 impl Alone {
     /// With participants by name and URL, which may be nowhere.
     pub async fn start(backend: Backend, participants: &[(&str, &str)]) -> Self {
+        let config: String = participants.iter().map(|(name, url)| participant(name, url)).collect();
+        Self::start_with(backend, &config).await
+    }
+
+    /// With this text as its configuration.
+    pub async fn start_with(backend: Backend, config: &str) -> Self {
         let folder = Folder::new();
         let database = Database::create(backend, folder.path(), "skald").await;
         let definitions = folder.path().join("definitions");
@@ -93,7 +99,7 @@ impl Alone {
             folder: folder.path().to_owned(),
             database_url: database.url(),
             definitions,
-            config: participants.iter().map(|(name, url)| participant(name, url)).collect(),
+            config: config.to_owned(),
         };
         let skald = Skald::start(setup).await;
         Self { skald, database, _folder: folder }

@@ -76,7 +76,8 @@ faults! {
     // What follows from the others.
     CommitFenced "commit fenced"
     LeaseLost "lease lost"
-    Takeover "shard taken over"
+    Takeover "shard taken over from the dead"
+    Handover "shards drained for another"
     CallbackTooLate "callback for what is over"
     Suspected "parked, as its processes died"
 }

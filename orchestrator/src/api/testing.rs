@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     app::{App, AppParts, Gate, ParticipantHealth, ServeOptions, serve},
     clock::Clock,
-    dispatch::{CallbackTokens, Participants},
+    dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
     storage::{Owner, Store, memory::MemoryStore},
@@ -101,7 +101,7 @@ impl Scripted {
 
 #[async_trait]
 impl Participants for Scripted {
-    async fn call(&self, invoke: &Invoke) -> CallReport {
+    async fn call(&self, invoke: &Invoke, _: &Term) -> CallReport {
         let call = format!("{}:{}", invoke.step, invoke.operation);
         let started_at = WallClock.now();
         self.calls.lock().unwrap().push(invoke.clone());
@@ -193,6 +193,11 @@ impl TestServer {
         Self::on(store, resident_max, queue_max).await
     }
 
+    /// With one shard only, so that a second replica on its store has none.
+    pub async fn with_one_shard() -> Self {
+        Self::on(Arc::new(MemoryStore::new(Arc::new(WallClock), 1)), 1000, 1000).await
+    }
+
     /// A replica on this store.
     pub async fn on(store: Arc<MemoryStore>, resident_max: usize, queue_max: usize) -> Self {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
@@ -204,9 +209,10 @@ impl TestServer {
         definitions.register(include_str!("../../../definitions/checkout.yaml")).await.unwrap();
         definitions.register(NOTE).await.unwrap();
         let metrics = Arc::new(Metrics::new());
+        let shards = u16::try_from(store.shards().await.unwrap().len()).unwrap();
         let owner = Owner { id: uuid::Uuid::new_v4().to_string(), url: None };
         let limits = Limits {
-            shards: 2,
+            shards,
             resident_max,
             batch_max: 100,
             queue_max,
@@ -224,6 +230,7 @@ impl TestServer {
             owner: owner.clone(),
             limits,
             lease: Millis(5000),
+            grace: Millis(5000),
             requests_max: 1000,
         });
         let tokens = CallbackTokens::new(b"secret");
@@ -236,7 +243,7 @@ impl TestServer {
             tokens: tokens.clone(),
             gate: Arc::clone(&participants) as Arc<dyn Gate>,
             owner_id: owner.id,
-            shards: 2,
+            shards,
             secret: [7; 32],
             body_bytes_max: 1024 * 1024,
             wait: Duration::from_secs(10),

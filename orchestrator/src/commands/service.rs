@@ -70,6 +70,7 @@ impl Service {
             owner: owner.clone(),
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
+            grace: config.server.shutdown_grace,
             requests_max: REQUESTS_MAX,
         });
         let app = App::open(AppParts {

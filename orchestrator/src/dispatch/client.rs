@@ -16,10 +16,10 @@ use skald_core::{
 };
 
 use super::{
-    CallbackTokens, Participants,
+    CallbackTokens, Participants, Term,
     breaker::Circuit,
     gate::Held,
-    participant::{Context, Exchange, Participant, Unusable},
+    participant::{Call, Context, Exchange, Participant, Unusable},
     trace::TraceParent,
 };
 use crate::{
@@ -91,6 +91,14 @@ impl HttpParticipants {
         all
     }
 
+    /// The lease ended under which the call was to be made. Nobody waits for this report, unless the lease was renewed
+    /// just now.
+    fn too_late(&self, since: Instant) -> CallReport {
+        let now = self.context.clock.now();
+        let why = "the lease ended before the request was sent".to_owned();
+        report(now, since, CallResult::Deferred { until: now.plus(Millis(1)), why })
+    }
+
     fn put_off(&self, invoke: &Invoke, held: Held, since: Instant) -> CallReport {
         let now = self.context.clock.now();
         let until = now.plus(millis(held.wait).max(Millis(1)));
@@ -110,7 +118,7 @@ impl HttpParticipants {
 
 #[async_trait]
 impl Participants for HttpParticipants {
-    async fn call(&self, invoke: &Invoke) -> CallReport {
+    async fn call(&self, invoke: &Invoke, term: &Term) -> CallReport {
         let asked = Instant::now();
         let Some(participant) = self.participants.get(&invoke.service) else {
             let error = format!("no participant `{}` is configured", invoke.service);
@@ -125,9 +133,15 @@ impl Participants for HttpParticipants {
                 return self.put_off(invoke, held, asked);
             }
         };
+        if term.is_over() {
+            return self.too_late(asked);
+        }
         let (started_at, started) = (self.context.clock.now(), Instant::now());
         let trace = TraceParent::child(invoke.traceparent.as_deref(), invoke.saga, rand::random());
-        let exchange = participant.exchange(invoke, &trace, &self.context).await;
+        let exchange = participant.exchange(Call { invoke, trace: &trace, term }, &self.context).await;
+        if matches!(exchange.result, CallResult::NotSent { .. }) && term.is_over() {
+            return self.too_late(asked);
+        }
         gate.metrics.called(kind(invoke), exchange.outcome, started.elapsed());
         pass.settle(exchange.health);
         drop(pass);

@@ -18,6 +18,7 @@ mod participant;
 mod retry_after;
 mod sent;
 mod target;
+mod term;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -30,12 +31,14 @@ pub use self::{
     callback::CallbackTokens,
     client::{HttpParticipants, ParticipantHealth},
     ledger::{Ledger, LedgerEntry, LedgerPage},
+    term::{Lease, Term},
 };
 
 /// Makes one call and reports how it ended. Implemented by the HTTP dispatcher, and by simulated participants.
 #[async_trait]
 pub trait Participants: Send + Sync + std::fmt::Debug + 'static {
     /// Never fails: whatever happens is a report. Returns within the invoke's timeout plus the waiting for a permit,
-    /// which is bounded by it too.
-    async fn call(&self, invoke: &Invoke) -> CallReport;
+    /// which is bounded by it too. No request is sent when the term is over: that is looked at as the first
+    /// byte is about to be written.
+    async fn call(&self, invoke: &Invoke, term: &Term) -> CallReport;
 }

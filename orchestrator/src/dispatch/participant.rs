@@ -20,7 +20,7 @@ use skald_core::{
 };
 
 use super::{
-    CallbackTokens, body,
+    CallbackTokens, Term, body,
     breaker::Health,
     gate::Gate,
     headers, retry_after,
@@ -50,6 +50,14 @@ pub struct Participant {
 pub struct Context {
     pub clock: std::sync::Arc<dyn Clock>,
     pub tokens: CallbackTokens,
+}
+
+/// A call to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub invoke: &'a Invoke,
+    pub trace: &'a TraceParent,
+    pub term: &'a Term,
 }
 
 /// A call that was made, or failed to be.
@@ -95,16 +103,16 @@ impl Participant {
     }
 
     /// Makes one call, within its timeout.
-    pub async fn exchange(&self, invoke: &Invoke, trace: &TraceParent, context: &Context) -> Exchange {
+    pub async fn exchange(&self, call: Call<'_>, context: &Context) -> Exchange {
         let base = &self.bases[self.next_base.fetch_add(1, Ordering::Relaxed) % self.bases.len()];
-        let (request, sending) = match self.request(base, invoke, trace, context) {
+        let (request, sending) = match self.request(base, call, context) {
             Ok(request) => request,
             // It says nothing about the participant.
             Err(error) => {
                 return Exchange { health: Health::Neutral, ..Exchange::not_sent(error) };
             }
         };
-        let timeout = Duration::from_millis(invoke.timeout.0).min(self.timeout_max);
+        let timeout = Duration::from_millis(call.invoke.timeout.0).min(self.timeout_max);
         match tokio::time::timeout(timeout, self.answer(base, request, context)).await {
             Ok(Ok(answer)) => Exchange::answered(answer),
             Ok(Err(error)) if sending.withdraw() => Exchange::not_sent(describe(&error)),
@@ -118,13 +126,8 @@ impl Participant {
         }
     }
 
-    fn request(
-        &self,
-        base: &Base,
-        invoke: &Invoke,
-        trace: &TraceParent,
-        context: &Context,
-    ) -> Result<(Request, Sending), String> {
+    fn request(&self, base: &Base, call: Call<'_>, context: &Context) -> Result<(Request, Sending), String> {
+        let Call { invoke, trace, term } = call;
         let url = base.url(&invoke.target.path, invoke.purpose)?;
         let headers = headers::of_call(invoke, trace, &context.tokens, self.secret.as_ref())
             .map_err(|unsendable| unsendable.to_string())?;
@@ -136,7 +139,7 @@ impl Participant {
             definition::Method::Delete => (Method::DELETE, WhenEmpty::Silent),
         };
         let bytes = invoke.target.body.as_ref().map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes()));
-        let (body, sending) = outgoing(bytes, when_empty);
+        let (body, sending) = outgoing(bytes, when_empty, term);
         let mut request = Request::new(method, url);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(reqwest::Body::wrap(body));

@@ -6,6 +6,9 @@
 //! compare-and-swap on the same word, so a request is either sent or withdrawn, never both: the body of a withdrawn
 //! request answers a connection that is about to write it with an error, and nothing of it goes out.
 //!
+//! The same moment is the last at which it is known that the lease still holds under which the call is made. A request
+//! whose term is over then is withdrawn.
+//!
 //! A change in hyper that asks earlier would make "maybe sent" out of "not sent", which is the safe direction. One that
 //! writes the head before asking is what the tests of the client with a server that accepts and then hangs are for.
 
@@ -21,6 +24,8 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+
+use super::Term;
 
 const QUEUED: u8 = 0;
 const SENT: u8 = 1;
@@ -45,6 +50,7 @@ impl Sending {
 #[derive(Debug)]
 pub struct Outgoing {
     state: Arc<AtomicU8>,
+    term: Term,
     bytes: Bytes,
     /// A request with a method that usually has a body says `Content-Length: 0` when it has none.
     says_length: bool,
@@ -60,17 +66,18 @@ pub enum WhenEmpty {
 }
 
 #[must_use]
-pub fn outgoing(bytes: Bytes, when_empty: WhenEmpty) -> (Outgoing, Sending) {
+pub fn outgoing(bytes: Bytes, when_empty: WhenEmpty, term: &Term) -> (Outgoing, Sending) {
     let state = Arc::new(AtomicU8::new(QUEUED));
     let says_length = when_empty == WhenEmpty::SaysLength;
-    (Outgoing { state: Arc::clone(&state), bytes, says_length }, Sending(state))
+    (Outgoing { state: Arc::clone(&state), term: term.clone(), bytes, says_length }, Sending(state))
 }
 
 impl Outgoing {
     /// True: it is ours to send.
     fn take_up(&self) -> bool {
-        match self.state.compare_exchange(QUEUED, SENT, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
+        let next = if self.term.is_over() { WITHDRAWN } else { SENT };
+        match self.state.compare_exchange(QUEUED, next, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => next == SENT,
             Err(state) => state == SENT,
         }
     }
@@ -116,9 +123,16 @@ impl Body for Outgoing {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{
+        task::Waker,
+        time::{Duration, Instant},
+    };
 
-    use super::*;
+    use super::{super::Lease, *};
+
+    fn lease() -> Lease {
+        Lease::until(Instant::now() + Duration::from_secs(3600))
+    }
 
     fn poll(body: &mut Outgoing) -> Option<Result<Bytes, Withdrawn>> {
         match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -131,7 +145,8 @@ mod tests {
     fn a_request_that_was_taken_up_cannot_be_withdrawn() {
         for bytes in ["", "{}"] {
             for when_empty in [WhenEmpty::Silent, WhenEmpty::SaysLength] {
-                let (body, sending) = outgoing(Bytes::from(bytes), when_empty);
+                let lease = lease();
+                let (body, sending) = outgoing(Bytes::from(bytes), when_empty, &lease.term());
                 assert_eq!(body.size_hint().exact(), Some(bytes.len() as u64));
                 assert_eq!(body.is_end_stream(), bytes.is_empty() && when_empty == WhenEmpty::Silent);
                 assert!(!sending.withdraw());
@@ -144,7 +159,8 @@ mod tests {
     fn a_request_that_was_withdrawn_is_never_sent() {
         for bytes in ["", "{}"] {
             for when_empty in [WhenEmpty::Silent, WhenEmpty::SaysLength] {
-                let (mut body, sending) = outgoing(Bytes::from(bytes), when_empty);
+                let lease = lease();
+                let (mut body, sending) = outgoing(Bytes::from(bytes), when_empty, &lease.term());
                 assert!(sending.withdraw());
                 assert!(sending.withdraw());
                 assert!(!body.is_end_stream());
@@ -155,8 +171,24 @@ mod tests {
     }
 
     #[test]
+    fn a_request_whose_lease_has_ended_is_withdrawn_as_it_is_about_to_be_sent() {
+        for bytes in ["", "{}"] {
+            for when_empty in [WhenEmpty::Silent, WhenEmpty::SaysLength] {
+                let lease = lease();
+                let (mut body, sending) = outgoing(Bytes::from(bytes), when_empty, &lease.term());
+                lease.extend(Instant::now());
+                assert!(!body.is_end_stream());
+                lease.extend(Instant::now() + Duration::from_secs(3600));
+                assert_eq!(poll(&mut body), Some(Err(Withdrawn)), "what is withdrawn stays so");
+                assert!(sending.withdraw());
+            }
+        }
+    }
+
+    #[test]
     fn the_bytes_are_sent_once() {
-        let (mut body, _sending) = outgoing(Bytes::from("{}"), WhenEmpty::Silent);
+        let lease = lease();
+        let (mut body, _sending) = outgoing(Bytes::from("{}"), WhenEmpty::Silent, &lease.term());
         assert_eq!(poll(&mut body), Some(Ok(Bytes::from("{}"))));
         assert_eq!(poll(&mut body), None);
         assert!(body.is_end_stream());

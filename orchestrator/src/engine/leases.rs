@@ -1,176 +1,281 @@
-//! Keeps shards leased: takes them, reads what is unfinished in them, renews, and gives them back.
+//! Keeps shards leased: the shell around the lease machine.
 //!
-//! A lease is counted from before the request that renewed it was sent, so this replica always believes it shorter than
-//! the database does. When it cannot be renewed in time, the shards are lost here before they are free there.
+//! It sends the machine's requests to the store, tells it the time, and hands what follows to the writer's shell as
+//! [`Change`]s, one at a time: the next request leaves only after the shell has dealt with the change before it, so that
+//! a shard is free for others only when nothing is done in it here any more. Calls are made under the
+//! [`Term`] of their shard, which ends with the lease.
+//!
+//! It runs inside the shell's own task: a shell that hangs or dies does not renew.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use skald_core::{ids::Shard, time::Millis};
-use tokio::{sync::mpsc, time::Instant};
-
-use super::{
-    Parts,
-    shell::{LeaseRequest, Ownership},
+use skald_core::{
+    ids::{Epoch, Shard},
+    shard::leases::{LeaseEffect, LeaseLimits, LeaseReport, Leases, TakenShard},
+    time::{Millis, Timestamp},
 };
-use crate::storage::{OwnedShard, Owner, Store, StoreError, Unfinished};
+use tokio::{
+    task::{JoinError, JoinHandle, JoinSet},
+    time::Instant,
+};
+
+use super::Parts;
+use crate::{
+    dispatch::{Lease, Term},
+    metrics::Metrics,
+    storage::{Owner, Store, StoreError, Unfinished},
+};
 
 const SCAN_PAGE: u32 = 5_000;
+/// How long to wait before unfinished sagas that could not be read are asked for again.
+const SCAN_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-pub(super) struct Leases {
-    store: Arc<dyn Store>,
-    owner: Owner,
-    lease: Millis,
-    shell: mpsc::UnboundedSender<Ownership>,
-    requests: mpsc::UnboundedReceiver<LeaseRequest>,
-    held: BTreeMap<Shard, OwnedShard>,
-    /// Until when the lease of what is held surely lasts.
-    safe_until: Instant,
-    /// Whether the database kept this replica from taking anything, so that it is logged once.
-    waiting: bool,
+/// What happened to the shards of this replica.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Taken, and known what is unfinished in it.
+    Owned(Scanned),
+    /// Nothing new may begin in these; say [`Keeper::drained`] when what was begun has ended.
+    Drain(Vec<Shard>),
+    /// Nothing of these may be kept. Their calls have been ended.
+    Gone(Vec<Shard>),
+    /// Everything was given up.
+    Stopped,
 }
 
-impl Leases {
-    pub fn new(
-        parts: &Parts,
-        shell: mpsc::UnboundedSender<Ownership>,
-        requests: mpsc::UnboundedReceiver<LeaseRequest>,
-    ) -> Self {
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub taken: TakenShard,
+    pub unfinished: Vec<Unfinished>,
+}
+
+pub(super) struct Keeper {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    owner: Owner,
+    lease: Millis,
+    machine: Leases,
+    /// When the machine's time began.
+    origin: Instant,
+    held: BTreeMap<Shard, Held>,
+    asked: Option<JoinHandle<Result<LeaseReport, StoreError>>>,
+    scans: JoinSet<Option<Scanned>>,
+}
+
+/// A shard that the machine holds.
+struct Held {
+    epoch: Epoch,
+    lease: Lease,
+    /// Whether the shell owns it: not while its unfinished sagas are being read.
+    handed_over: bool,
+}
+
+impl Keeper {
+    pub fn new(parts: &Parts) -> Self {
+        let limits = LeaseLimits::new(parts.limits.shards, parts.lease, parts.grace);
         Self {
             store: Arc::clone(&parts.store),
+            metrics: Arc::clone(&parts.metrics),
             owner: parts.owner.clone(),
             lease: parts.lease,
-            shell,
-            requests,
+            machine: Leases::new(parts.owner.id.clone(), limits, Timestamp::default()),
+            origin: Instant::now(),
             held: BTreeMap::new(),
-            safe_until: Instant::now(),
-            waiting: false,
+            asked: None,
+            scans: JoinSet::new(),
         }
     }
 
-    pub async fn run(mut self) {
-        self.take(None).await;
+    /// The next change; safe to drop and call again. Looks at the clock first: whoever was stopped for a while learns
+    /// what was lost meanwhile before anything else.
+    pub async fn next(&mut self) -> Change {
         loop {
-            let pause = Duration::from_millis(if self.held.is_empty() { 500 } else { self.lease.0 / 3 });
+            self.machine.tick(self.now());
+            if let Some(change) = self.carry_out() {
+                return change;
+            }
+            let wake = self.machine.next_wake().map_or(Duration::from_secs(1), |at| self.instant(at) - Instant::now());
             tokio::select! {
-                request = self.requests.recv() => match request {
-                    Some(LeaseRequest::Retake(shards)) => self.retake(&shards).await,
-                    Some(LeaseRequest::Release) | None => break,
-                },
-                () = tokio::time::sleep(pause) => self.keep().await,
+                answer = answered(&mut self.asked) => {
+                    self.asked = None;
+                    self.take_in(answer);
+                }
+                Some(scanned) = self.scans.join_next() => {
+                    if let Some(change) = self.scanned(scanned) {
+                        return change;
+                    }
+                }
+                () = tokio::time::sleep(wake) => {}
             }
         }
-        if let Err(error) = self.store.release(&self.owner).await {
-            tracing::warn!(%error, "shards not released; their lease will run out");
+    }
+
+    /// Under which calls in a shard are made; None if it is not this replica's.
+    pub fn term(&self, shard: Shard) -> Option<Term> {
+        self.held.get(&shard).map(|held| held.lease.term())
+    }
+
+    /// What was begun in a draining shard has ended.
+    pub fn drained(&mut self, shard: Shard) {
+        self.machine.drained(shard, self.now());
+    }
+
+    /// The writer forgot these, fenced off or in doubt. Their calls end; what is still ours is taken again.
+    pub fn forgotten(&mut self, shards: &[Shard]) {
+        self.metrics.shards_lost.inc_by(shards.len() as u64);
+        self.end(shards);
+        self.machine.forgotten(shards, self.now());
+    }
+
+    /// Gives everything up, within the grace.
+    pub fn stop(&mut self, grace: Duration) {
+        let grace = Millis(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        self.machine.stop(grace, self.now());
+    }
+
+    fn now(&self) -> Timestamp {
+        let micros = self.origin.elapsed().as_micros();
+        Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    fn instant(&self, at: Timestamp) -> Instant {
+        self.origin + Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(0))
+    }
+
+    /// Does what the machine asks for, up to what the shell must do first.
+    fn carry_out(&mut self) -> Option<Change> {
+        while let Some(effect) = self.machine.next_effect() {
+            match effect {
+                LeaseEffect::Ask(request) => {
+                    let (store, owner, lease) = (Arc::clone(&self.store), self.owner.clone(), self.lease);
+                    self.asked = Some(tokio::spawn(async move { store.keep_leases(&owner, &request, lease).await }));
+                }
+                LeaseEffect::Taken(taken) => self.hold(taken),
+                LeaseEffect::Drain(shards) => {
+                    tracing::info!(?shards, "giving shards up");
+                    let (owned, unread): (Vec<Shard>, Vec<Shard>) =
+                        shards.into_iter().partition(|shard| self.held.get(shard).is_some_and(|held| held.handed_over));
+                    for shard in unread {
+                        self.drained(shard);
+                    }
+                    return Some(Change::Drain(owned));
+                }
+                LeaseEffect::Released(shards) => {
+                    tracing::info!(?shards, "shards given up");
+                    self.metrics.shards_released.inc_by(shards.len() as u64);
+                    self.end(&shards);
+                    return Some(Change::Gone(shards));
+                }
+                LeaseEffect::Lost(shards) => {
+                    tracing::warn!(?shards, "shards lost");
+                    self.metrics.shards_lost.inc_by(shards.len() as u64);
+                    self.end(&shards);
+                    return Some(Change::Gone(shards));
+                }
+                LeaseEffect::Stopped => return Some(Change::Stopped),
+            }
+        }
+        self.extend();
+        None
+    }
+
+    /// Calls go on as long as the machine relies on the leases.
+    fn extend(&self) {
+        for (shard, held) in &self.held {
+            if let Some(until) = self.machine.until(*shard) {
+                held.lease.extend(self.instant(until).into_std());
+            }
         }
     }
 
-    async fn retake(&mut self, shards: &[Shard]) {
+    fn end(&mut self, shards: &[Shard]) {
         for shard in shards {
             self.held.remove(shard);
         }
-        self.take(Some(shards)).await;
     }
 
-    /// Renews what is held, and takes what is free.
-    async fn keep(&mut self) {
-        if !self.held.is_empty() {
-            self.renew().await;
-        }
-        self.take(None).await;
-    }
-
-    async fn renew(&mut self) {
-        let sent = Instant::now();
-        let fences: Vec<OwnedShard> = self.held.values().copied().collect();
-        let margin = Duration::from_millis(self.lease.0 / 5);
-        let patience = self.safe_until.saturating_duration_since(sent + margin);
-        let renewed = tokio::time::timeout(patience, self.store.renew(&self.owner, &fences, self.lease)).await;
-        match renewed {
-            Ok(Ok(still)) => {
-                self.safe_until = sent + Duration::from_millis(self.lease.0);
-                let lost: Vec<Shard> = self.held.keys().copied().filter(|shard| !still.contains(shard)).collect();
-                self.lose(lost);
+    fn take_in(&mut self, answer: Result<Result<LeaseReport, StoreError>, JoinError>) {
+        let report = match answer {
+            Ok(Ok(report)) => Some(report),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "leases could not be looked after; trying again");
+                None
             }
-            Ok(Err(error)) if Instant::now() + margin < self.safe_until => {
-                tracing::warn!(%error, "the lease could not be renewed; trying again");
+            Err(error) => {
+                tracing::error!(%error, "the task that looks after leases failed; trying again");
+                None
             }
-            Ok(Err(_)) | Err(_) => {
-                let lost = self.held.keys().copied().collect();
-                self.lose(lost);
-            }
-        }
-    }
-
-    fn lose(&mut self, lost: Vec<Shard>) {
-        if lost.is_empty() {
-            return;
-        }
-        for shard in &lost {
-            self.held.remove(shard);
-        }
-        let _ = self.shell.send(Ownership::Lost(lost));
-    }
-
-    /// Takes shards that can be had, and hands each over with its unfinished sagas.
-    async fn take(&mut self, only: Option<&[Shard]>) {
-        let sent = Instant::now();
-        let mine: Vec<Shard> = self.held.keys().copied().collect();
-        let wanted = match self.store.shards().await {
-            Ok(shards) => shards
-                .into_iter()
-                .map(|row| row.shard)
-                .filter(|shard| !mine.contains(shard) && only.is_none_or(|only| only.contains(shard)))
-                .collect::<Vec<_>>(),
-            Err(error) => return tracing::warn!(%error, "shards cannot be read; trying again"),
         };
-        if wanted.is_empty() {
-            return;
+        if report.is_none() {
+            self.metrics.lease_renewal_failures.inc();
         }
-        match self.store.take_shards(&self.owner, Some(&wanted), self.lease).await {
-            Ok(taken) if taken.is_empty() => {
-                if !std::mem::replace(&mut self.waiting, true) && self.held.is_empty() {
-                    tracing::info!("another replica owns the shards; waiting for its lease to end");
-                }
-            }
-            Ok(taken) => {
-                self.waiting = false;
-                if self.held.is_empty() {
-                    self.safe_until = sent + Duration::from_millis(self.lease.0);
-                }
-                for owned in taken {
-                    self.hand_over(owned).await;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "shards cannot be taken; trying again"),
-        }
+        self.machine.answered(report, self.now());
     }
 
-    async fn hand_over(&mut self, owned: OwnedShard) {
-        match self.unfinished(owned.shard).await {
-            Ok(unfinished) => {
-                self.held.insert(owned.shard, owned);
-                let _ = self.shell.send(Ownership::Taken {
-                    shard: owned.shard,
-                    epoch: owned.epoch,
-                    died: false,
-                    unfinished,
-                });
-            }
-            Err(error) => tracing::warn!(shard = %owned.shard, %error, "unfinished sagas cannot be read; trying again"),
+    fn hold(&mut self, taken: TakenShard) {
+        let TakenShard { shard, epoch, died } = taken;
+        tracing::info!(%shard, %epoch, died, "shard taken");
+        if died {
+            self.metrics.shard_takeovers.inc();
         }
+        let until = self.machine.until(shard).map_or_else(Instant::now, |until| self.instant(until));
+        let lease = Lease::until(until.into_std());
+        let (store, term) = (Arc::clone(&self.store), lease.term());
+        self.scans.spawn(async move {
+            tokio::select! {
+                unfinished = scan(&*store, shard) => Some(Scanned { taken, unfinished }),
+                () = term.ended() => None,
+            }
+        });
+        self.held.insert(shard, Held { epoch, lease, handed_over: false });
     }
 
-    async fn unfinished(&self, shard: Shard) -> Result<Vec<Unfinished>, StoreError> {
-        let mut found = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store.unfinished(shard, after, SCAN_PAGE).await?;
-            let full = page.len() == SCAN_PAGE as usize;
-            after = page.last().map(|last| last.id);
-            found.extend(page);
-            if !full {
-                return Ok(found);
+    /// What was read for an epoch that is over is of no use.
+    fn scanned(&mut self, scanned: Result<Option<Scanned>, JoinError>) -> Option<Change> {
+        let scanned = match scanned {
+            Ok(scanned) => scanned?,
+            Err(error) => {
+                tracing::error!(%error, "the task that reads unfinished sagas failed");
+                return None;
             }
+        };
+        let held = self.held.get_mut(&scanned.taken.shard).filter(|held| held.epoch == scanned.taken.epoch)?;
+        held.handed_over = true;
+        Some(Change::Owned(scanned))
+    }
+}
+
+/// Waits for the request under way; forever if there is none.
+async fn answered(
+    asked: &mut Option<JoinHandle<Result<LeaseReport, StoreError>>>,
+) -> Result<Result<LeaseReport, StoreError>, JoinError> {
+    match asked {
+        Some(handle) => handle.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// All that is unfinished in a shard, however often it takes to read it.
+async fn scan(store: &dyn Store, shard: Shard) -> Vec<Unfinished> {
+    loop {
+        match unfinished(store, shard).await {
+            Ok(found) => return found,
+            Err(error) => tracing::warn!(%shard, %error, "unfinished sagas cannot be read; trying again"),
+        }
+        tokio::time::sleep(SCAN_AGAIN_AFTER).await;
+    }
+}
+
+async fn unfinished(store: &dyn Store, shard: Shard) -> Result<Vec<Unfinished>, StoreError> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.unfinished(shard, after, SCAN_PAGE).await?;
+        let full = page.len() == SCAN_PAGE as usize;
+        after = page.last().map(|last| last.id);
+        found.extend(page);
+        if !full {
+            return Ok(found);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The shell around the core: it commits what the core decides, calls whom the core says, and keeps the shards leased.
 //!
-//! [`shell`] is one task that owns the [`Writer`](skald_core::shard::writer::Writer) and carries out its effects;
-//! [`leases`] is another that takes, renews and gives back shards; [`definitions`] is the registry both read.
+//! [`shell`] is one task that owns the [`Writer`](skald_core::shard::writer::Writer) and carries out its effects; in it,
+//! [`leases`] takes, renews and gives back shards. [`definitions`] is the registry that it reads.
 //! Requests reach the shell through [`Engine`], over a bounded channel: a client that leaves cancels only its own wait.
 
 pub mod definitions;
@@ -21,7 +21,10 @@ use skald_core::{
     state::{SagaRow, Status},
     time::Millis,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinError,
+};
 
 use self::definitions::Definitions;
 use crate::{
@@ -30,6 +33,9 @@ use crate::{
     metrics::Metrics,
     storage::{Owner, Store},
 };
+
+/// How the process exits when the engine failed by a bug: `EX_SOFTWARE` of `sysexits.h`.
+const EXIT_ENGINE_FAILED: i32 = 70;
 
 /// What the engine works with.
 pub struct Parts {
@@ -41,6 +47,8 @@ pub struct Parts {
     pub owner: Owner,
     pub limits: Limits,
     pub lease: Millis,
+    /// How long the calls of a shard may go on when it is handed to another replica.
+    pub grace: Millis,
     /// Requests that may wait for the shell.
     pub requests_max: usize,
 }
@@ -99,16 +107,10 @@ impl Engine {
         let (requests, inbox) = mpsc::channel(parts.requests_max);
         let health = Arc::new(RwLock::new(Health::default()));
         let (stopped_sender, stopped) = watch::channel(false);
-        let (owned, ownership) = mpsc::unbounded_channel();
-        let (forgotten, to_retake) = mpsc::unbounded_channel();
-        let leases = leases::Leases::new(&parts, owned, to_retake);
-        let shell = shell::Shell::new(parts, Arc::clone(&health), forgotten, ownership);
+        let shell = shell::Shell::new(parts, Arc::clone(&health));
         tokio::spawn(async move {
-            let leases = tokio::spawn(leases.run());
-            shell.run(inbox).await;
-            if let Err(error) = leases.await {
-                tracing::error!(%error, "the lease task failed");
-            }
+            let ended = tokio::spawn(shell.run(inbox)).await;
+            end_on_panic(ended, |code| std::process::exit(code));
             stopped_sender.send_replace(true);
         });
         Self { requests, health, stopped }
@@ -188,7 +190,34 @@ impl Engine {
     }
 }
 
+/// A process whose engine died must not look alive: others take its shards when its leases run out.
+fn end_on_panic(ended: Result<(), JoinError>, exit: impl FnOnce(i32)) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "the engine failed: ending the process, so that other replicas take over");
+        exit(EXIT_ENGINE_FAILED);
+    }
+}
+
 /// Whether waiting longer is pointless: it ended, or only an operator can move it on.
 const fn is_settled(status: Status) -> bool {
     status.is_ended() || matches!(status, Status::Parked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_ends_when_its_engine_panics_and_only_then() {
+        let mut codes: Vec<i32> = Vec::new();
+        end_on_panic(tokio::spawn(async {}).await, |code| codes.push(code));
+        let pending = tokio::spawn(std::future::pending());
+        pending.abort();
+        end_on_panic(pending.await, |code| codes.push(code));
+        assert_eq!(codes, [0_i32; 0]);
+        end_on_panic(tokio::spawn(async { panic!("a bug") }).await, |code| codes.push(code));
+        assert_eq!(codes, [EXIT_ENGINE_FAILED]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The task that owns the writer: feeds it what happens and carries out what it asks for.
+//! The task that owns the writer and keeps its shards leased: feeds it what happens and carries out what it asks for.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,10 +10,10 @@ use skald_core::{
     classify::CallReport,
     decide::Invoke,
     event::Recorded,
-    ids::{Epoch, SagaId, Shard},
+    ids::{SagaId, Shard},
     shard::{
         batch::{Batch, CommitError},
-        writer::{Acquired, Effect, Refusal, Writer},
+        writer::{Effect, Refusal, Writer},
     },
     state::Status,
     time::Timestamp,
@@ -24,28 +24,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Health, Parts, Progress, Reply, Request, observe};
-use crate::storage::{Store, StoreError, Unfinished};
-
-/// What the lease task tells the shell.
-#[derive(Debug)]
-pub(super) enum Ownership {
-    Taken {
-        shard: Shard,
-        epoch: Epoch,
-        died: bool,
-        unfinished: Vec<Unfinished>,
-    },
-    /// Another replica has them, or the lease ran out.
-    Lost(Vec<Shard>),
-}
-
-/// What the shell tells the lease task.
-#[derive(Debug)]
-pub(super) enum LeaseRequest {
-    Retake(Vec<Shard>),
-    Release,
-}
+use super::{
+    Health, Parts, Progress, Reply, Request,
+    leases::{Change, Keeper, Scanned},
+    observe,
+};
+use crate::storage::{Store, StoreError};
 
 #[derive(Debug)]
 struct Landed {
@@ -66,49 +50,52 @@ pub(super) struct Shell {
     parts: Parts,
     writer: Writer<Reply>,
     health: Arc<RwLock<Health>>,
-    leases: mpsc::UnboundedSender<LeaseRequest>,
-    ownership: mpsc::UnboundedReceiver<Ownership>,
+    keeper: Keeper,
     watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
     /// When those who had left were last forgotten.
     swept_at: Instant,
     /// Sagas of the owned shards that need an operator.
     parked: BTreeSet<SagaId>,
-    calls: JoinSet<Landed>,
+    /// None: its shard was given up or lost, and the call with it.
+    calls: JoinSet<Option<Landed>>,
     loads: JoinSet<LoadedStreams>,
     commit: Option<JoinHandle<Result<(), CommitError>>>,
-    /// Set while stopping: when the grace ends.
-    stop_at: Option<Instant>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// No more work is taken; shards are being given up.
+    Stopping,
+    /// No shard is left.
+    Stopped,
 }
 
 impl Shell {
-    pub fn new(
-        parts: Parts,
-        health: Arc<RwLock<Health>>,
-        leases: mpsc::UnboundedSender<LeaseRequest>,
-        ownership: mpsc::UnboundedReceiver<Ownership>,
-    ) -> Self {
+    pub fn new(parts: Parts, health: Arc<RwLock<Health>>) -> Self {
         Self {
             writer: Writer::new(parts.limits),
+            keeper: Keeper::new(&parts),
             parts,
             health,
-            leases,
-            ownership,
             watchers: HashMap::new(),
             swept_at: Instant::now(),
             parked: BTreeSet::new(),
             calls: JoinSet::new(),
             loads: JoinSet::new(),
             commit: None,
-            stop_at: None,
+            phase: Phase::Serving,
         }
     }
 
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut heard = Vec::with_capacity(256);
-        while !self.is_done() {
+        while self.phase != Phase::Stopped || self.commit.is_some() {
             let wake = self.sleep();
             tokio::select! {
                 biased;
+                change = self.keeper.next(), if self.phase != Phase::Stopped => self.shards_changed(change),
                 result = finished(&mut self.commit) => {
                     self.commit = None;
                     let now = self.now();
@@ -121,7 +108,6 @@ impl Shell {
                     }
                 }
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
-                Some(ownership) = self.ownership.recv() => self.ownership_changed(ownership),
                 _ = requests.recv_many(&mut heard, 256) => {
                     for request in heard.drain(..) {
                         self.request(request);
@@ -129,15 +115,15 @@ impl Shell {
                 }
                 () = tokio::time::sleep(wake) => {}
             }
-            if self.stop_at.is_none() {
-                self.parts.definitions.drain_new(|definition| self.writer.define(definition));
-                let now = self.now();
-                self.writer.tick(now);
-            }
+            self.parts.definitions.drain_new(|definition| self.writer.define(definition));
+            let now = self.now();
+            self.writer.tick(now);
             self.carry_out();
+            for shard in self.writer.drained() {
+                self.keeper.drained(shard);
+            }
             self.report();
         }
-        let _ = self.leases.send(LeaseRequest::Release);
     }
 
     fn now(&self) -> Timestamp {
@@ -146,23 +132,15 @@ impl Shell {
 
     /// How long nothing will happen by itself.
     fn sleep(&self) -> Duration {
-        if let Some(stop_at) = self.stop_at {
-            return stop_at.saturating_duration_since(Instant::now());
-        }
         const REPORT_EVERY: Duration = Duration::from_secs(1);
         let until_wake = self.writer.next_wake().map(|at| Duration::from_millis(self.now().until(at).0));
         until_wake.map_or(REPORT_EVERY, |until| until.min(REPORT_EVERY))
     }
 
-    fn is_done(&self) -> bool {
-        let Some(stop_at) = self.stop_at else { return false };
-        self.commit.is_none() && (self.calls.is_empty() && self.writer.is_drained() || stop_at <= Instant::now())
-    }
-
     fn request(&mut self, request: Request) {
         let now = self.now();
         match request {
-            Request::Start { reply, .. } | Request::Input { reply, .. } if self.stop_at.is_some() => {
+            Request::Start { reply, .. } | Request::Input { reply, .. } if self.phase != Phase::Serving => {
                 let _ = reply.answer.send(Err(Refusal::NotOwner));
             }
             Request::Start { request, reply } => self.writer.start(*request, reply, now),
@@ -171,16 +149,19 @@ impl Shell {
                 self.sweep_watchers();
                 self.watchers.entry(saga).or_default().push(progress);
             }
-            Request::Stop { grace } => self.stop_at = Some(Instant::now() + grace),
+            Request::Stop { grace } if self.phase == Phase::Serving => {
+                self.phase = Phase::Stopping;
+                self.keeper.stop(grace);
+            }
+            Request::Stop { .. } => {}
         }
     }
 
-    fn landed(&mut self, landed: Result<Landed, tokio::task::JoinError>) {
+    fn landed(&mut self, landed: Result<Option<Landed>, tokio::task::JoinError>) {
         let now = self.now();
         match landed {
-            Ok(Landed { saga, step, call, report }) => self.writer.call_finished(saga, step, call, report, now),
-            // Aborted with the shards it was made for.
-            Err(error) if error.is_cancelled() => {}
+            Ok(Some(Landed { saga, step, call, report })) => self.writer.call_finished(saga, step, call, report, now),
+            Ok(None) => {}
             Err(error) => tracing::error!(%error, "a call's task failed"),
         }
     }
@@ -206,24 +187,21 @@ impl Shell {
         }
     }
 
-    fn ownership_changed(&mut self, ownership: Ownership) {
-        match ownership {
-            Ownership::Taken { shard, epoch, died, unfinished } => {
-                tracing::info!(%shard, %epoch, unfinished = unfinished.len(), "shard taken");
+    fn shards_changed(&mut self, change: Change) {
+        match change {
+            Change::Owned(Scanned { taken, unfinished }) => {
+                tracing::debug!(shard = %taken.shard, epoch = %taken.epoch, unfinished = unfinished.len(), "carrying on the shard's sagas");
                 let parked = unfinished.iter().filter(|saga| saga.status == Status::Parked).map(|saga| saga.id);
                 self.parked.extend(parked);
                 let wakes: Vec<_> = unfinished.iter().map(|saga| (saga.id, saga.wake_at)).collect();
-                let acquired = Acquired { shard, epoch, died };
-                self.writer.own(acquired, &wakes, self.now());
+                self.writer.own(taken, &wakes, self.now());
             }
-            Ownership::Lost(shards) => {
-                tracing::warn!(?shards, "shards lost");
+            Change::Drain(shards) => self.writer.drain(&shards),
+            Change::Gone(shards) => {
                 self.writer.lose(&shards);
                 self.forget_parked(&shards);
-                if self.writer.load().shards == 0 {
-                    self.calls.abort_all();
-                }
             }
+            Change::Stopped => self.phase = Phase::Stopped,
         }
     }
 
@@ -236,8 +214,6 @@ impl Shell {
         while let Some(effect) = self.writer.next_effect() {
             match effect {
                 Effect::Commit(batch) => self.spawn_commit(batch),
-                // Announced and not made: the next owner makes it.
-                Effect::Invoke(_) if self.stop_at.is_some() => {}
                 Effect::Invoke(invoke) => self.spawn_call(*invoke),
                 Effect::Load { read, sagas } => self.spawn_load(read, sagas),
                 Effect::Reply(reply, answer) => self.reply(reply, answer),
@@ -254,7 +230,7 @@ impl Shell {
                 Effect::Forgotten(shards) => {
                     tracing::warn!(?shards, "shards in doubt or fenced off; taking them again");
                     self.forget_parked(&shards);
-                    let _ = self.leases.send(LeaseRequest::Retake(shards));
+                    self.keeper.forgotten(&shards);
                 }
                 Effect::Stuck { saga, reason } => {
                     tracing::error!(%saga, reason, "the saga cannot be carried on by this process");
@@ -309,10 +285,15 @@ impl Shell {
     }
 
     fn spawn_call(&mut self, invoke: Invoke) {
+        // Without a term the shard is gone and the writer is about to hear of it; the next owner makes the call.
+        let Some(term) = self.keeper.term(invoke.saga.shard(self.parts.limits.shards)) else { return };
         let participants = Arc::clone(&self.parts.participants);
         self.calls.spawn(async move {
-            let report = participants.call(&invoke).await;
-            Landed { saga: invoke.saga, step: invoke.step.to_string(), call: invoke.call, report }
+            let report = tokio::select! {
+                report = participants.call(&invoke, &term) => report,
+                () = term.ended() => return None,
+            };
+            Some(Landed { saga: invoke.saga, step: invoke.step.to_string(), call: invoke.call, report })
         });
     }
 
@@ -330,7 +311,7 @@ impl Shell {
         let stalled = self.writer.stalled();
         let mut health = self.health.write().expect("nothing panics while it holds this lock");
         health.load = load;
-        health.stopping = self.stop_at.is_some();
+        health.stopping = self.phase != Phase::Serving;
         if health.stalled.as_deref() != stalled {
             if let Some(reason) = stalled {
                 tracing::error!(reason, "commits do not get through; trying again");

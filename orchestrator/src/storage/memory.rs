@@ -13,14 +13,17 @@ use async_trait::async_trait;
 use skald_core::{
     event::Recorded,
     ids::{Epoch, SagaId, Shard},
-    shard::batch::{Batch, CommitError, Transition},
+    shard::{
+        batch::{Batch, CommitError, Fence, Transition},
+        leases::LeaseView,
+    },
     state::SagaRow,
     time::{Millis, Timestamp},
 };
 
 use super::{
-    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, SagaFilter, ShardRow, Store, StoreError,
-    StoredDefinition, Unfinished,
+    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
+    StoredDefinition, Unfinished, VERSION,
 };
 use crate::clock::Clock;
 
@@ -35,6 +38,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Kept {
     shards: Vec<ShardRow>,
+    replicas: Vec<ReplicaRow>,
     rows: BTreeMap<SagaId, SagaRow>,
     streams: BTreeMap<SagaId, Vec<Recorded>>,
     keys: BTreeMap<(String, String), KeyedSaga>,
@@ -90,9 +94,7 @@ impl MemoryStore {
 
 impl Kept {
     fn fenced(&self, batch: &Batch) -> Vec<Shard> {
-        let holds = |fence: &&skald_core::shard::batch::Fence| {
-            self.shards.iter().any(|row| row.shard == fence.shard && row.epoch == fence.epoch)
-        };
+        let holds = |fence: &&Fence| self.shards.iter().any(|row| row.shard == fence.shard && row.epoch == fence.epoch);
         batch.fences.iter().filter(|fence| !holds(fence)).map(|fence| fence.shard).collect()
     }
 
@@ -186,16 +188,17 @@ impl Store for MemoryStore {
                 && (row.lease_until <= now || row.owner.as_ref() == Some(&owner.id))
         };
         let take = |row: &mut ShardRow| {
+            let died = row.owner.as_ref().is_some_and(|former| *former != owner.id);
             row.epoch = Epoch(row.epoch.0 + 1);
             row.owner = Some(owner.id.clone());
             row.owner_url.clone_from(&owner.url);
             row.lease_until = now.plus(lease);
-            OwnedShard { shard: row.shard, epoch: row.epoch, head: row.head }
+            OwnedShard { shard: row.shard, epoch: row.epoch, head: row.head, died }
         };
         Ok(kept.shards.iter_mut().filter(free).map(take).collect())
     }
 
-    async fn renew(&self, owner: &Owner, fences: &[OwnedShard], lease: Millis) -> Result<Vec<Shard>, StoreError> {
+    async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
         let until = self.clock.now().plus(lease);
         let mut kept = self.up()?;
         let mine = |row: &&mut ShardRow| {
@@ -207,6 +210,59 @@ impl Store for MemoryStore {
             row.shard
         };
         Ok(kept.shards.iter_mut().filter(mine).map(renew).collect())
+    }
+
+    async fn release_shards(&self, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+        let held = |row: &&mut ShardRow| {
+            row.owner.as_ref() == Some(&owner.id)
+                && fences.iter().any(|fence| (fence.shard, fence.epoch) == (row.shard, row.epoch))
+        };
+        for row in self.up()?.shards.iter_mut().filter(held) {
+            row.owner = None;
+            row.lease_until = Timestamp::default();
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&self, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut kept = self.up()?;
+        let started_at = kept.replicas.iter().find(|row| row.id == owner.id).map_or(now, |row| row.started_at);
+        kept.replicas.retain(|row| row.id != owner.id);
+        kept.replicas.push(ReplicaRow {
+            id: owner.id.clone(),
+            url: owner.url.clone(),
+            version: VERSION.to_owned(),
+            started_at,
+            seen_until: now.plus(lease),
+            alive: true,
+        });
+        kept.replicas.sort_by(|a, b| (a.started_at, &a.id).cmp(&(b.started_at, &b.id)));
+        Ok(())
+    }
+
+    async fn leave(&self, owner: &Owner) -> Result<(), StoreError> {
+        self.up()?.replicas.retain(|row| row.id != owner.id);
+        Ok(())
+    }
+
+    async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError> {
+        let now = self.clock.now();
+        let kept = self.up()?;
+        let is_mine = |row: &&ShardRow| row.owner.as_ref() == Some(&owner.id);
+        let is_free = |row: &&ShardRow| !is_mine(row) && (row.owner.is_none() || row.lease_until <= now);
+        let live = kept.replicas.iter().filter(|row| row.seen_until > now);
+        Ok(LeaseView {
+            replicas: live.map(|row| row.id.clone()).collect(),
+            free: kept.shards.iter().filter(is_free).map(|row| row.shard).collect(),
+            mine: kept.shards.iter().filter(is_mine).map(|row| Fence { shard: row.shard, epoch: row.epoch }).collect(),
+        })
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, StoreError> {
+        let now = self.clock.now();
+        let kept = self.up()?;
+        Ok(kept.replicas.iter().map(|row| ReplicaRow { alive: row.seen_until > now, ..row.clone() }).collect())
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {

@@ -23,7 +23,10 @@ use async_trait::async_trait;
 use skald_core::{
     event::{Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
-    shard::batch::{Batch, CommitError},
+    shard::{
+        batch::{Batch, CommitError, Fence},
+        leases::{LeaseReport, LeaseRequest, LeaseView, Presence, TakenShard},
+    },
     state::{SagaRow, Status},
     time::{Millis, Timestamp},
 };
@@ -84,7 +87,27 @@ pub struct OwnedShard {
     pub shard: Shard,
     pub epoch: Epoch,
     pub head: i64,
+    /// Whether it was taken from another owner that had not given it up.
+    pub died: bool,
 }
+
+/// A process that shares the shards, or lately did. Times are by the database's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaRow {
+    pub id: String,
+    pub url: Option<String>,
+    pub version: String,
+    pub started_at: Timestamp,
+    /// Until when its last heartbeat is good.
+    pub seen_until: Timestamp,
+    pub alive: bool,
+}
+
+/// The version that heartbeats tell: this Skald's.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the row of a replica that died is kept for people to see.
+const DEAD_REPLICAS_KEPT: Millis = Millis(24 * 3600 * 1000);
 
 /// A shard as it stands, for whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,8 +188,8 @@ pub struct Pause {
     pub since: Timestamp,
 }
 
-/// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`]
-/// and [`Store::register`], which the engine's own tasks run to their end.
+/// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
+/// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Applies what migrations are missing; safe to run twice and from several processes at once.
@@ -198,10 +221,59 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Vec<OwnedShard>, StoreError>;
 
     /// Extends the lease of these shards where the epoch still holds; answers which are still owned.
-    async fn renew(&self, owner: &Owner, fences: &[OwnedShard], lease: Millis) -> Result<Vec<Shard>, StoreError>;
+    async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError>;
 
-    /// Gives shards back, so that a successor need not wait for the lease.
+    /// Gives these shards back where the epoch still holds, so that a successor need not wait for the lease.
+    async fn release_shards(&self, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError>;
+
+    /// Gives every shard of this owner back.
     async fn release(&self, owner: &Owner) -> Result<(), StoreError>;
+
+    /// Counts this owner among the live replicas for the length of a lease. Removes those that died long ago.
+    async fn heartbeat(&self, owner: &Owner, lease: Millis) -> Result<(), StoreError>;
+
+    /// Counts this owner among the replicas no longer. Its shards stay its own.
+    async fn leave(&self, owner: &Owner) -> Result<(), StoreError>;
+
+    /// Who lives, what is free, and what is in this owner's name.
+    async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError>;
+
+    /// Replicas that live or died lately; those that started first come first.
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, StoreError>;
+
+    /// Does what the lease machine asks for, one statement after another, each its own transaction. After an error any
+    /// first part of it may have been done.
+    async fn keep_leases(
+        &self,
+        owner: &Owner,
+        request: &LeaseRequest,
+        lease: Millis,
+    ) -> Result<LeaseReport, StoreError> {
+        match request.presence {
+            Presence::Unchanged => {}
+            Presence::Heartbeat => self.heartbeat(owner, lease).await?,
+            Presence::Leaving => self.leave(owner).await?,
+            Presence::Gone => {
+                self.leave(owner).await?;
+                self.release(owner).await?;
+            }
+        }
+        let mut report = LeaseReport::default();
+        if !request.renew.is_empty() {
+            report.renewed = self.renew(owner, &request.renew, lease).await?;
+        }
+        if !request.release.is_empty() {
+            self.release_shards(owner, &request.release).await?;
+        }
+        if !request.take.is_empty() {
+            let taken = self.take_shards(owner, Some(&request.take), lease).await?;
+            let taken =
+                taken.into_iter().map(|OwnedShard { shard, epoch, died, .. }| TakenShard { shard, epoch, died });
+            report.taken = taken.collect();
+        }
+        report.view = self.lease_view(owner).await?;
+        Ok(report)
+    }
 
     /// Writes a batch, fenced by its epochs: all of it durably, or nothing, or [`CommitError::InDoubt`].
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;

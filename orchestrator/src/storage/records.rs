@@ -6,12 +6,13 @@ use std::{fmt, sync::Arc};
 use skald_core::{
     event::{Event, Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
+    shard::{batch::Fence, leases::LeaseView},
     state::{SagaRow, Status},
     time::Timestamp,
 };
 use sqlx::{FromRow, types::Uuid};
 
-use super::{KeyedSaga, OwnedShard, Pause, PauseKind, ShardRow, StoreError, StoredDefinition, Unfinished};
+use super::{KeyedSaga, OwnedShard, Pause, PauseKind, ReplicaRow, ShardRow, StoreError, StoredDefinition, Unfinished};
 
 /// The newest form of events that this Skald can fold.
 pub const EVENT_SCHEMA_VERSION: i16 = 1;
@@ -137,14 +138,62 @@ pub struct OwnedShardRecord {
     shard: i32,
     epoch: i64,
     head: i64,
+    died: bool,
 }
 
 impl TryFrom<OwnedShardRecord> for OwnedShard {
     type Error = StoreError;
 
     fn try_from(record: OwnedShardRecord) -> Result<Self, StoreError> {
-        Ok(Self { shard: shard(record.shard)?, epoch: Epoch(record.epoch), head: record.head })
+        Ok(Self { shard: shard(record.shard)?, epoch: Epoch(record.epoch), head: record.head, died: record.died })
     }
+}
+
+#[derive(Debug, FromRow)]
+pub struct ReplicaRecord {
+    id: String,
+    url: Option<String>,
+    version: String,
+    started_at_us: i64,
+    seen_until_us: i64,
+    alive: bool,
+}
+
+impl TryFrom<ReplicaRecord> for ReplicaRow {
+    type Error = StoreError;
+
+    fn try_from(record: ReplicaRecord) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: record.id,
+            url: record.url,
+            version: record.version,
+            started_at: Timestamp::from_micros(record.started_at_us),
+            seen_until: Timestamp::from_micros(record.seen_until_us),
+            alive: record.alive,
+        })
+    }
+}
+
+/// A shard that an owner may have or take.
+#[derive(Debug, FromRow)]
+pub struct HadShardRecord {
+    shard: i32,
+    epoch: i64,
+    mine: bool,
+}
+
+/// What an owner's view of the leases is made of.
+pub fn lease_view(replicas: Vec<(String,)>, shards: Vec<HadShardRecord>) -> Result<LeaseView, StoreError> {
+    let mut view = LeaseView { replicas: replicas.into_iter().map(|(id,)| id).collect(), ..LeaseView::default() };
+    for record in shards {
+        let shard = shard(record.shard)?;
+        if record.mine {
+            view.mine.push(Fence { shard, epoch: Epoch(record.epoch) });
+        } else {
+            view.free.push(shard);
+        }
+    }
+    Ok(view)
 }
 
 #[derive(Debug, FromRow)]

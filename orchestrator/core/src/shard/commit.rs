@@ -95,6 +95,13 @@ impl<R> Commits<R> {
         self.queue.is_empty() && self.again.is_empty() && self.under_way.is_none()
     }
 
+    /// Whether something of this shard is queued or being committed.
+    pub fn concern(&self, shard: Shard) -> bool {
+        let mut batches = self.again.iter().chain(&self.under_way);
+        self.queue.iter().any(|pending| pending.transition.shard == shard)
+            || batches.any(|under_way| under_way.batch.fences.iter().any(|fence| fence.shard == shard))
+    }
+
     pub fn holds_key(&self, key: &StartKey) -> bool {
         self.keys.contains(&(Arc::clone(&key.definition), key.key.clone()))
     }

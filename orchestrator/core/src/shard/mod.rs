@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod commit;
+mod drain;
 pub mod leases;
 mod recovery;
 mod residence;

@@ -98,6 +98,13 @@ impl<R> Residence<R> {
             }
             stays
         });
+        owed.extend(self.retain_loading(keep));
+        owed
+    }
+
+    /// [`Residence::retain`] for the sagas that are not here yet.
+    pub fn retain_loading(&mut self, mut keep: impl FnMut(SagaId) -> bool) -> Vec<R> {
+        let mut owed = Vec::new();
         self.loading.retain(|saga, inbox| {
             let stays = keep(*saga);
             if !stays {
@@ -314,7 +321,7 @@ impl<R> Writer<R> {
     pub(super) fn carry_out(&mut self, commands: Vec<Command>) {
         for command in commands {
             match command {
-                Command::Invoke(invoke) => self.effects.push_back(Effect::Invoke(invoke)),
+                Command::Invoke(invoke) => self.invoke(invoke),
                 // The timer follows from the state, see `rest`.
                 Command::SetTimer { .. } => {}
             }
@@ -330,7 +337,8 @@ impl<R> Writer<R> {
             return;
         }
         let wake_at = decide::wake_at(&resident.definition, &resident.state);
-        self.timers.set(saga, wake_at);
+        let is_ours = self.accepts(saga.shard(self.limits.shards));
+        self.timers.set(saga, wake_at.filter(|_| is_ours));
         let in_flight = resident.state.steps.iter().any(|step| matches!(step.flight, Flight::Airborne(_)));
         let sleeps = wake_at.is_none_or(|at| at > now.plus(self.limits.idle_max));
         if !in_flight && sleeps {

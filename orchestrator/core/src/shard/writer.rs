@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use super::{
     batch::{Batch, StartKey},
     commit::Commits,
+    leases::TakenShard,
     recovery::Recovery,
     residence::Residence,
     timers::Timers,
@@ -154,15 +155,10 @@ pub(super) struct Owned {
     pub unfinished: usize,
     /// Sagas that were due when their last owner died and have not been loaded since.
     pub suspects: BTreeSet<SagaId>,
-}
-
-/// A shard that is this replica's from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acquired {
-    pub shard: Shard,
-    pub epoch: Epoch,
-    /// Whether its last owner neither gave it back nor is this very replica.
-    pub died: bool,
+    /// Nothing new begins here: the shard is being given up.
+    pub draining: bool,
+    /// Numbers of the calls in flight, which no two calls share.
+    pub calls: BTreeSet<u64>,
 }
 
 /// The shard in which a keyed start lives.
@@ -232,8 +228,8 @@ impl<R> Writer<R> {
 
     /// The shard is this replica's from now on, with these unfinished sagas and when each must be looked at. They are
     /// loaded as their times come and as there is room; those that are due already, one after another.
-    pub fn own(&mut self, acquired: Acquired, unfinished: &[(SagaId, Option<Timestamp>)], now: Timestamp) {
-        let Acquired { shard, epoch, died } = acquired;
+    pub fn own(&mut self, taken: TakenShard, unfinished: &[(SagaId, Option<Timestamp>)], now: Timestamp) {
+        let TakenShard { shard, epoch, died } = taken;
         self.forget(&[shard]);
         let is_due = |wake_at: Option<Timestamp>| wake_at.is_some_and(|at| at <= now);
         let due = || unfinished.iter().filter(|(_, wake_at)| is_due(*wake_at)).map(|(saga, _)| *saga);
@@ -243,7 +239,8 @@ impl<R> Writer<R> {
             self.timers.set(*saga, wake_at);
         }
         let suspects = if died { due().collect() } else { BTreeSet::new() };
-        self.owned.insert(shard, Owned { epoch, unfinished: unfinished.len(), suspects });
+        let unfinished = unfinished.len();
+        self.owned.insert(shard, Owned { epoch, unfinished, suspects, draining: false, calls: BTreeSet::new() });
     }
 
     /// The shards are another's now, or in doubt. Everything in memory about them goes.
@@ -273,7 +270,7 @@ impl<R> Writer<R> {
             Some((key, _)) => Some(shard_of_key(&request.definition.name, key, self.limits.shards)),
             None => self.next_shard(),
         };
-        let Some(shard) = shard.filter(|shard| self.owned.contains_key(shard)) else {
+        let Some(shard) = shard.filter(|shard| self.accepts(*shard)) else {
             return self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         };
         let key = request.key.as_ref().map(|(key, fingerprint)| StartKey {
@@ -287,7 +284,7 @@ impl<R> Writer<R> {
 
     /// Feeds an operator's command or a callback to a saga, loading it if it sleeps.
     pub fn input(&mut self, saga: SagaId, input: Input, reply: R, now: Timestamp) {
-        if !self.owned.contains_key(&saga.shard(self.limits.shards)) {
+        if !self.accepts(saga.shard(self.limits.shards)) {
             return self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         }
         self.deliver(saga, input, Some(reply), now);
@@ -297,6 +294,7 @@ impl<R> Writer<R> {
 
     /// A call ended. Ignored when its saga is not in memory any more: whoever owns it now calls again.
     pub fn call_finished(&mut self, saga: SagaId, step: String, call: u64, report: CallReport, now: Timestamp) {
+        self.call_ended(saga, call);
         if self.residence.is_resident(saga) {
             self.deliver(saga, Input::CallFinished { step, call, report }, None, now);
             self.commit_if_idle(now);
@@ -333,7 +331,7 @@ impl<R> Writer<R> {
 
     fn next_shard(&mut self) -> Option<Shard> {
         self.turn = self.turn.wrapping_add(1);
-        let count = self.owned.len().max(1);
-        self.owned.keys().nth(self.turn % count).copied()
+        let open = || self.owned.iter().filter(|(_, owned)| !owned.draining).map(|(shard, _)| *shard);
+        open().nth(self.turn % open().count().max(1))
     }
 }

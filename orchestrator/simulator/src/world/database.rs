@@ -7,8 +7,7 @@ use skald_core::{
     ids::SagaId,
     shard::{
         batch::{Batch, CommitError},
-        leases::LeaseRequest,
-        writer::Acquired,
+        leases::{LeaseRequest, TakenShard},
     },
 };
 
@@ -43,7 +42,7 @@ pub enum StoreRequest {
     },
     Unfinished {
         from: Process,
-        acquired: Acquired,
+        taken: TakenShard,
     },
 }
 
@@ -158,11 +157,11 @@ impl World {
                 let message = Message::Leases((!in_vain).then_some(report));
                 self.agenda.put(at, Happening::Deliver { to: from, message });
             }
-            StoreRequest::Unfinished { from, acquired } => {
-                let rows = self.store.unfinished(acquired.shard);
+            StoreRequest::Unfinished { from, taken } => {
+                let rows = self.store.unfinished(taken.shard);
                 let found = Some(rows.map(|row| (row.id, row.wake_at)).collect());
                 let at = self.after(1, 5);
-                self.agenda.put(at, Happening::Deliver { to: from, message: Message::Unfinished { acquired, found } });
+                self.agenda.put(at, Happening::Deliver { to: from, message: Message::Unfinished { taken, found } });
             }
         }
     }
@@ -222,7 +221,7 @@ impl Message {
                 Some(Self::Read { read: *read, streams: streams.iter().map(|(saga, _)| (*saga, None)).collect() })
             }
             Self::Leases(_) => Some(Self::Leases(None)),
-            Self::Unfinished { acquired, .. } => Some(Self::Unfinished { acquired: *acquired, found: None }),
+            Self::Unfinished { taken, .. } => Some(Self::Unfinished { taken: *taken, found: None }),
             Self::CallEnded { .. } | Self::Asked { .. } => None,
         }
     }

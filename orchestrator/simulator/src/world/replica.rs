@@ -15,8 +15,8 @@ use skald_core::{
     ids::{Epoch, SagaId, Shard},
     shard::{
         batch::CommitError,
-        leases::{LeaseLimits, LeaseReport, Leases},
-        writer::{Acquired, Limits, Refusal, StartRequest, Writer},
+        leases::{LeaseLimits, LeaseReport, Leases, TakenShard},
+        writer::{Limits, Refusal, StartRequest, Writer},
     },
     state::SagaRow,
     time::{Millis, Timestamp},
@@ -47,7 +47,7 @@ pub enum Message {
     Read { read: u64, streams: Vec<(SagaId, Option<Vec<Recorded>>)> },
     Leases(Option<LeaseReport>),
     /// The unfinished sagas of a shard that was taken.
-    Unfinished { acquired: Acquired, found: Option<Vec<(SagaId, Option<Timestamp>)>> },
+    Unfinished { taken: TakenShard, found: Option<Vec<(SagaId, Option<Timestamp>)>> },
     Asked { request: u64, ask: Ask, forwarded: bool },
 }
 

@@ -5,7 +5,7 @@ use skald_core::{
     ids::Shard,
     shard::{
         leases::{LeaseEffect, TakenShard},
-        writer::{Acquired, Effect, Refusal},
+        writer::{Effect, Refusal},
     },
     time::Timestamp,
 };
@@ -88,7 +88,7 @@ impl World {
                     format!("{to} hears about its leases{}", if code == 0 { ": failed" } else { "" })
                 });
             }
-            Message::Unfinished { acquired, found } => self.unfinished(index, acquired, found),
+            Message::Unfinished { taken, found } => self.unfinished(index, taken, found),
             Message::Asked { request, ask, forwarded } => self.asked(index, request, ask, forwarded),
         }
         self.look_around(index);
@@ -105,8 +105,8 @@ impl World {
     }
 
     /// Begins to drive a shard, if it is still held; or asks again what is to be driven.
-    fn unfinished(&mut self, index: usize, acquired: Acquired, found: Option<FoundSagas>) {
-        let Acquired { shard, epoch, .. } = acquired;
+    fn unfinished(&mut self, index: usize, taken: TakenShard, found: Option<FoundSagas>) {
+        let TakenShard { shard, epoch, .. } = taken;
         let replica = &self.replicas[index];
         let (to, estimate) = (replica.process, replica.estimate(self.now));
         if !replica.may_call(shard, self.now) || replica.awaited.get(&shard) != Some(&epoch) {
@@ -118,11 +118,11 @@ impl World {
                     format!("{to} drives shard {shard}, epoch {epoch}, {} unfinished", found.len())
                 });
                 self.replicas[index].awaited.remove(&shard);
-                self.replicas[index].writer.own(acquired, &found, estimate);
+                self.replicas[index].writer.own(taken, &found, estimate);
             }
             None => {
                 let at = self.after(100, 200);
-                self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, acquired }));
+                self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, taken }));
             }
         }
     }
@@ -174,6 +174,10 @@ impl World {
         }
         self.pass_time(index);
         self.carry_out(index);
+        if self.replicas[index].is_up() {
+            self.hand_over(index);
+            self.carry_out(index);
+        }
         let replica = &mut self.replicas[index];
         if !replica.is_up() {
             return;
@@ -200,14 +204,14 @@ impl World {
                         self.faults.count(Fault::Takeover);
                     }
                     let at = self.after(1, 4);
-                    let TakenShard { shard, epoch, died } = taken;
-                    let acquired = Acquired { shard, epoch, died };
-                    self.replicas[index].awaited.insert(shard, epoch);
-                    self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, acquired }));
+                    self.replicas[index].awaited.insert(taken.shard, taken.epoch);
+                    self.agenda.put(at, Happening::Store(StoreRequest::Unfinished { from: to, taken }));
                 }
-                // What was begun goes on until the grace is over.
-                LeaseEffect::Drain(_) => {}
-                LeaseEffect::Released(shards) => self.let_go(index, &shards),
+                LeaseEffect::Drain(shards) => self.drain(index, &shards),
+                LeaseEffect::Released(shards) => {
+                    self.tell([11, to.replica as u64, shards.len() as u64], || format!("{to} gives up {shards:?}"));
+                    self.let_go(index, &shards);
+                }
                 LeaseEffect::Lost(shards) => {
                     self.tell([9, to.replica as u64, shards.len() as u64], || format!("{to} lost shards {shards:?}"));
                     self.faults.count(Fault::LeaseLost);
@@ -216,6 +220,33 @@ impl World {
                 LeaseEffect::Stopped => return self.end_process(index),
             }
         }
+    }
+
+    /// Begins nothing new in these shards. One that was not driven yet has nothing to end.
+    fn drain(&mut self, index: usize, shards: &[Shard]) {
+        let now = self.now;
+        let replica = &mut self.replicas[index];
+        let to = replica.process;
+        let monotonic = replica.monotonic(now);
+        replica.writer.drain(shards);
+        for shard in shards {
+            if replica.awaited.remove(shard).is_some() {
+                replica.leases.drained(*shard, monotonic);
+            }
+        }
+        self.faults.count(Fault::Handover);
+        self.tell([12, to.replica as u64, shards.len() as u64], || format!("{to} drains {shards:?}"));
+    }
+
+    /// Tells the lease machine what is drained.
+    fn hand_over(&mut self, index: usize) {
+        let now = self.now;
+        let replica = &mut self.replicas[index];
+        let monotonic = replica.monotonic(now);
+        for shard in replica.writer.drained() {
+            replica.leases.drained(shard, monotonic);
+        }
+        self.keep_leases(index);
     }
 
     /// Forgets shards and waits for none of their calls any more; requests on their way stay on their way.
@@ -232,7 +263,6 @@ impl World {
             let to = self.replicas[index].process;
             match effect {
                 Effect::Commit(batch) => self.commit(index, batch),
-                Effect::Invoke(_) if self.replicas[index].stopping => {}
                 Effect::Invoke(invoke) => {
                     let shard = self.shard_of(invoke.saga);
                     if self.replicas[index].may_call(shard, self.now) {
@@ -265,7 +295,7 @@ impl World {
         }
     }
 
-    /// SIGTERM: no new calls, shards given up as soon as the grace is over.
+    /// SIGTERM: every shard is given up as soon as it is drained, at the latest when the grace is over.
     pub(super) fn terminate(&mut self, index: usize) {
         let monotonic = self.replicas[index].monotonic(self.now);
         let replica = &mut self.replicas[index];

@@ -94,7 +94,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     let ready = database.ok && commits.ok && role == ReplicaRole::Active;
     let mut checks = Vec::new();
     if verbose {
-        checks.extend([database, commits, shards_check(&app, &health, &shards)]);
+        let sharing = replicas(&app).await;
+        checks.extend([database, commits, shards_check(&app, &health, sharing, &shards)]);
         checks.extend(participants(&app));
     }
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
@@ -133,6 +134,13 @@ async fn shards(app: &App) -> Vec<ShardRow> {
     tokio::time::timeout(PING_TIME_MAX, read).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
+/// How many replicas share the shards.
+async fn replicas(app: &App) -> usize {
+    let read = app.read(|store| async move { store.replicas().await });
+    let replicas = tokio::time::timeout(PING_TIME_MAX, read).await.ok().and_then(Result::ok).unwrap_or_default();
+    replicas.iter().filter(|replica| replica.alive).count()
+}
+
 fn role(app: &App, health: &Health, shards: &[ShardRow]) -> ReplicaRole {
     let now = app.clock().now();
     let is_anothers =
@@ -148,10 +156,10 @@ fn role(app: &App, health: &Health, shards: &[ShardRow]) -> ReplicaRole {
     }
 }
 
-fn shards_check(app: &App, health: &Health, shards: &[ShardRow]) -> ReadinessCheck {
+fn shards_check(app: &App, health: &Health, sharing: usize, shards: &[ShardRow]) -> ReadinessCheck {
     let owned = health.load.shards;
     let detail = format!(
-        "owns {owned} of {}; {} unfinished sagas, {} of them in memory",
+        "owns {owned} of {}, replicas alive: {sharing}; {} unfinished sagas, {} of them in memory",
         app.shards(),
         health.load.unfinished,
         health.load.resident
@@ -200,7 +208,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_replica_is_not_ready_without_its_database_or_shards_or_when_it_stops() {
-        let server = TestServer::start().await;
+        let server = TestServer::with_one_shard().await;
         let standby = TestServer::on(std::sync::Arc::clone(&server.store), 10, 10).await;
         let reply = standby.get("/readyz").await;
         assert_eq!((reply.status, &reply.body["role"]), (503, &json!("standby")), "{}", reply.text);

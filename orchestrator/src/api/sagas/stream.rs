@@ -283,7 +283,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_reader_hears_of_commits_that_another_replica_makes() {
-        let owner = TestServer::start().await;
+        let owner = TestServer::with_one_shard().await;
         let reader = TestServer::on(std::sync::Arc::clone(&owner.store), 1000, 1000).await;
         owner.participants.hold("publish:action");
         let id = owner.start_note().await;

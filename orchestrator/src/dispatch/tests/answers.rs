@@ -84,7 +84,9 @@ async fn a_body_as_large_as_the_cap_is_read() {
         let text = format!("\"{}\"", "x".repeat(length - 2));
         let server = Server::answering(json(200, "", &text)).await;
         let settings = config::Participant { response_max: config::ByteSize(100), ..settings(server.url()) };
-        let CallResult::Answered(answer) = dispatcher(settings).call(&post("/")).await.result else { panic!() };
+        let CallResult::Answered(answer) = dispatcher(settings).call(&post("/"), &term()).await.result else {
+            panic!()
+        };
         assert_eq!(matches!(answer.body, Body::Json(Value::String(_))), fits, "{length}");
     }
 }
@@ -127,11 +129,12 @@ async fn a_location_leads_to_the_same_place_when_polled() {
     })
     .await;
     let dispatcher = dispatcher(settings(format!("{}/v1/", server.url())));
-    let CallResult::Answered(Answer { location: Some(path), .. }) = dispatcher.call(&post("/payments")).await.result
+    let CallResult::Answered(Answer { location: Some(path), .. }) =
+        dispatcher.call(&post("/payments"), &term()).await.result
     else {
         panic!("no location")
     };
     let poll = Invoke { purpose: Purpose::Poll, ..get(&path) };
-    let CallResult::Answered(answer) = dispatcher.call(&poll).await.result else { panic!("no answer") };
+    let CallResult::Answered(answer) = dispatcher.call(&poll, &term()).await.result else { panic!("no answer") };
     assert_eq!((answer.status, answer.body), (200, Body::Json(value!(7))));
 }

@@ -22,13 +22,13 @@ async fn unanswering_address() -> (std::net::SocketAddr, Vec<tokio::net::TcpStre
 #[tokio::test]
 async fn a_refused_connection_was_not_sent() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let report = dispatcher(settings(format!("http://{closed}"))).call(&post("/payments")).await;
+    let report = dispatcher(settings(format!("http://{closed}"))).call(&post("/payments"), &term()).await;
     assert!(not_sent(&report).contains("refused"), "{report:?}");
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_was_not_sent() {
-    let report = dispatcher(settings("http://no-such-host.invalid")).call(&get("/payments")).await;
+    let report = dispatcher(settings("http://no-such-host.invalid")).call(&get("/payments"), &term()).await;
     not_sent(&report);
 }
 
@@ -38,7 +38,7 @@ async fn a_connection_that_is_never_made_was_not_sent_whichever_timeout_ends_it(
     for (connect_timeout, timeout) in [(SHORT, LONG), (LONG, SHORT)] {
         for invoke in [get("/payments"), post("/payments")] {
             let settings = config::Participant { connect_timeout, ..settings(format!("http://{address}")) };
-            let report = dispatcher(settings).call(&Invoke { timeout, ..invoke }).await;
+            let report = dispatcher(settings).call(&Invoke { timeout, ..invoke }, &term()).await;
             let error = not_sent(&report);
             assert!(error.contains("no connection within 150 ms") || error.contains("elapsed"), "{error}");
             assert!(report.duration >= SHORT && report.duration < LONG, "{report:?}");
@@ -52,7 +52,7 @@ async fn a_failed_tls_handshake_was_not_sent() {
     let mute = Server::start(|mut connection| async move { connection.hang().await }).await;
     for server in [plain, mute] {
         let settings = settings(format!("https://{}", server.address));
-        let report = dispatcher(settings).call(&Invoke { timeout: SHORT, ..post("/payments") }).await;
+        let report = dispatcher(settings).call(&Invoke { timeout: SHORT, ..post("/payments") }, &term()).await;
         not_sent(&report);
     }
 }
@@ -77,7 +77,7 @@ fn bodyless(invoke: Invoke) -> Invoke {
 async fn the_participants_own_timeout_bounds_the_calls() {
     let server = Server::start(|mut connection| async move { connection.hang().await }).await;
     let settings = config::Participant { timeout: SHORT, ..settings(server.url()) };
-    maybe_sent(&dispatcher(settings).call(&post("/payments")).await);
+    maybe_sent(&dispatcher(settings).call(&post("/payments"), &term()).await);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() {
     let server = Server::answering_once_then_closing(json(200, "", "{}")).await;
     let dispatcher = dispatcher(settings(server.url()));
     for round in 0..20 {
-        let report = dispatcher.call(&post("/payments")).await;
+        let report = dispatcher.call(&post("/payments"), &term()).await;
         // The connection may close just as the next request is on it: then it is in doubt, never "not sent".
         match &report.result {
             CallResult::Answered(answer) => assert_eq!(answer.status, 200),

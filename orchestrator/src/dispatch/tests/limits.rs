@@ -69,7 +69,7 @@ async fn never_more_calls_are_in_flight_than_permits() {
     let calls: Vec<_> = (0..200)
         .map(|_| {
             let dispatcher = Arc::clone(&dispatcher);
-            tokio::spawn(async move { dispatcher.call(&post("/")).await })
+            tokio::spawn(async move { dispatcher.call(&post("/"), &term()).await })
         })
         .collect();
     until(|| waiting(&dispatcher) == (8, 192)).await;
@@ -100,10 +100,10 @@ async fn a_call_is_put_off_when_the_queue_is_full_or_no_permit_comes_in_time() {
         let dispatcher = Arc::new(dispatcher(settings));
         let first = tokio::spawn({
             let dispatcher = Arc::clone(&dispatcher);
-            async move { dispatcher.call(&post("/")).await }
+            async move { dispatcher.call(&post("/"), &term()).await }
         });
         holding.arrived.recv().await;
-        let report = dispatcher.call(&post("/")).await;
+        let report = dispatcher.call(&post("/"), &term()).await;
         let (said, wait) = deferred(&report);
         assert_eq!(said, why);
         assert!((500..=1500).contains(&wait.0), "{wait}");
@@ -114,13 +114,36 @@ async fn a_call_is_put_off_when_the_queue_is_full_or_no_permit_comes_in_time() {
 }
 
 #[tokio::test]
+async fn a_call_that_gets_its_permit_after_its_lease_is_not_sent() {
+    let mut holding = holding().await;
+    let settings = config::Participant { max_concurrency: 1, ..settings(holding.server.url()) };
+    let dispatcher = Arc::new(dispatcher(settings));
+    let first = tokio::spawn({
+        let dispatcher = Arc::clone(&dispatcher);
+        async move { dispatcher.call(&post("/"), &term()).await }
+    });
+    holding.arrived.recv().await;
+    let lease = Lease::until(Instant::now() + Duration::from_secs(3600));
+    let late = tokio::spawn({
+        let (dispatcher, term) = (Arc::clone(&dispatcher), lease.term());
+        async move { dispatcher.call(&post("/"), &term).await }
+    });
+    until(|| waiting(&dispatcher) == (1, 1)).await;
+    lease.extend(Instant::now());
+    holding.let_go.add_permits(1);
+    assert!(answered(&first.await.unwrap()));
+    assert_eq!(deferred(&late.await.unwrap()).0, "the lease ended before the request was sent");
+    assert!(holding.arrived.try_recv().is_err(), "nothing more arrived");
+}
+
+#[tokio::test]
 async fn a_cancelled_call_frees_its_permit_and_a_cancelled_wait_its_place() {
     let mut holding = holding().await;
     let settings = config::Participant { max_concurrency: 1, ..settings(holding.server.url()) };
     let dispatcher = Arc::new(dispatcher(settings));
     let spawn = || {
         let dispatcher = Arc::clone(&dispatcher);
-        tokio::spawn(async move { dispatcher.call(&post("/")).await })
+        tokio::spawn(async move { dispatcher.call(&post("/"), &term()).await })
     };
     let flying = spawn();
     holding.arrived.recv().await;
@@ -156,7 +179,8 @@ async fn the_rate_holds_and_those_who_wait_keep_their_order() {
     let dispatcher = dispatcher(config::Participant { rate_limit, ..settings(server.url()) });
     let begun = Instant::now();
     let invokes: Vec<Invoke> = (0..10).map(|number| post(&format!("/{number}"))).collect();
-    let reports = futures_util::future::join_all(invokes.iter().map(|invoke| dispatcher.call(invoke))).await;
+    let term = term();
+    let reports = futures_util::future::join_all(invokes.iter().map(|invoke| dispatcher.call(invoke, &term))).await;
     assert!(reports.iter().all(answered));
     let arrivals = arrivals.lock().unwrap();
     for (number, (arrived, path)) in arrivals.iter().enumerate() {
@@ -171,8 +195,8 @@ async fn a_call_is_put_off_when_the_rate_is_spent_for_longer_than_it_may_wait() 
     let server = Server::answering(json(200, "", "{}")).await;
     let rate_limit = Some(config::RateLimit { per_second: 1, burst: None });
     let dispatcher = dispatcher(config::Participant { rate_limit, max_wait: Millis(10), ..settings(server.url()) });
-    assert!(answered(&dispatcher.call(&post("/")).await));
-    let report = dispatcher.call(&post("/")).await;
+    assert!(answered(&dispatcher.call(&post("/"), &term()).await));
+    let report = dispatcher.call(&post("/"), &term()).await;
     let (why, wait) = deferred(&report);
     assert_eq!(why, "the participant's rate is spent");
     assert!((400..=3000).contains(&wait.0), "{wait}");
@@ -198,11 +222,11 @@ async fn the_circuit_opens_puts_calls_off_and_closes_when_the_participant_is_bac
     let circuit = || dispatcher.health().remove(0).circuit;
     for _ in 0..3 {
         assert_eq!(circuit(), Circuit::Closed);
-        assert!(answered(&dispatcher.call(&post("/")).await));
+        assert!(answered(&dispatcher.call(&post("/"), &term()).await));
     }
     assert_eq!(circuit(), Circuit::Open);
     assert!(metrics.render().contains("circuit_state{service=\"sales\"} 2"));
-    let report = dispatcher.call(&post("/")).await;
+    let report = dispatcher.call(&post("/"), &term()).await;
     let (why, wait) = deferred(&report);
     assert_eq!(why, "the participant's circuit is open: it failed too often");
     // At most six fifths of 100 ms, and up to 250 ms of spread.
@@ -213,7 +237,7 @@ async fn the_circuit_opens_puts_calls_off_and_closes_when_the_participant_is_bac
     let mut made = 0;
     let deadline = Instant::now() + Duration::from_secs(30);
     while made < 2 {
-        made += usize::from(answered(&dispatcher.call(&post("/")).await));
+        made += usize::from(answered(&dispatcher.call(&post("/"), &term()).await));
         assert!(Instant::now() < deadline, "the circuit stayed open");
         tokio::task::yield_now().await;
     }
@@ -236,16 +260,16 @@ async fn what_counts_against_a_participant() {
         let server = Server::answering_once_then_closing(answer.clone()).await;
         let breaker = config::Breaker { failures: 1, ..Default::default() };
         let dispatcher = dispatcher(config::Participant { breaker, ..settings(server.url()) });
-        dispatcher.call(&post("/")).await;
+        dispatcher.call(&post("/"), &term()).await;
         assert_eq!(dispatcher.health()[0].circuit == Circuit::Open, opens, "{answer}");
     }
     let dispatcher = dispatcher(config::Participant {
         breaker: config::Breaker { failures: 1, ..Default::default() },
         ..settings("http://127.0.0.1:1")
     });
-    dispatcher.call(&post("/../x")).await;
+    dispatcher.call(&post("/../x"), &term()).await;
     assert_eq!(dispatcher.health()[0].circuit, Circuit::Closed, "a path of ours says nothing about the participant");
-    dispatcher.call(&post("/")).await;
+    dispatcher.call(&post("/"), &term()).await;
     assert_eq!(dispatcher.health()[0].circuit, Circuit::Open);
 }
 
@@ -257,21 +281,21 @@ async fn calls_of_a_paused_participant_are_put_off_until_it_is_resumed() {
     assert!(!dispatcher.pause("elsewhere") && !dispatcher.unpause("elsewhere"));
     assert!(dispatcher.pause("sales"));
     for _ in 0..20 {
-        let report = dispatcher.call(&post("/")).await;
+        let report = dispatcher.call(&post("/"), &term()).await;
         let (why, wait) = deferred(&report);
         assert_eq!(why, "the participant is paused");
         assert!((2_500..=7_500).contains(&wait.0), "{wait}");
     }
     assert!(holding.arrived.try_recv().is_err());
     assert!(dispatcher.unpause("sales"));
-    assert!(answered(&dispatcher.call(&post("/")).await));
+    assert!(answered(&dispatcher.call(&post("/"), &term()).await));
 }
 
 #[tokio::test]
 async fn what_is_counted() {
     let server = Server::answering(json(422, "", "{}")).await;
     let metrics = Metrics::new();
-    dispatcher_with(settings(server.url()), &metrics).call(&post("/")).await;
+    dispatcher_with(settings(server.url()), &metrics).call(&post("/"), &term()).await;
     let text = metrics.render();
     for line in [
         "external_service_call_duration_seconds_count{operation=\"action\",outcome=\"4xx\",service=\"sales\"} 1",

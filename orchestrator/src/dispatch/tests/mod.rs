@@ -6,7 +6,11 @@ mod limits;
 mod requests;
 mod server;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
 
 use skald_core::{
     classify::{CallReport, CallResult},
@@ -17,7 +21,7 @@ use skald_core::{
 };
 
 use self::server::Server;
-use super::{CallbackTokens, HttpParticipants, Participants};
+use super::{CallbackTokens, HttpParticipants, Lease, Participants, Term};
 use crate::{clock::Clock, config, metrics::Metrics};
 
 const SAGA: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -83,9 +87,15 @@ fn get(path: &str) -> Invoke {
     }
 }
 
+/// A term that outlasts the test.
+fn term() -> Term {
+    static LEASE: LazyLock<Lease> = LazyLock::new(|| Lease::until(Instant::now() + Duration::from_secs(24 * 3600)));
+    LEASE.term()
+}
+
 /// One call to a server.
 async fn call(server: &Server, invoke: &Invoke) -> CallReport {
-    dispatcher(settings(server.url())).call(invoke).await
+    dispatcher(settings(server.url())).call(invoke, &term()).await
 }
 
 fn maybe_sent(report: &CallReport) -> &str {

@@ -20,7 +20,7 @@ async fn received(settings: impl FnOnce(String) -> config::Participant, invoke: 
         }
     })
     .await;
-    let report = dispatcher(settings(server.url())).call(invoke).await;
+    let report = dispatcher(settings(server.url())).call(invoke, &term()).await;
     assert!(matches!(report.result, CallResult::Answered(_)), "{report:?}");
     let mut requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 1);
@@ -171,7 +171,9 @@ async fn base_urls_are_called_in_turn() {
     let dispatcher = dispatcher(settings);
     let mut answered = Vec::new();
     for _ in 0..6 {
-        let CallResult::Answered(answer) = dispatcher.call(&post("/")).await.result else { panic!("no answer") };
+        let CallResult::Answered(answer) = dispatcher.call(&post("/"), &term()).await.result else {
+            panic!("no answer")
+        };
         let skald_core::classify::Body::Json(number) = answer.body else { panic!("no JSON") };
         answered.push(number.as_u64().unwrap());
     }
@@ -183,7 +185,7 @@ async fn connections_are_kept() {
     let server = Server::answering(json(200, "", "{}")).await;
     let dispatcher = dispatcher(settings(server.url()));
     for _ in 0..10 {
-        assert!(matches!(dispatcher.call(&post("/")).await.result, CallResult::Answered(_)));
+        assert!(matches!(dispatcher.call(&post("/"), &term()).await.result, CallResult::Answered(_)));
     }
     assert_eq!(server.connections(), 1);
 }

@@ -14,7 +14,7 @@ use super::{
     super::{OwnedShard, SagaFilter, Store},
     dump::dump,
     fixture::{Backend, Database, LEASE},
-    sample::{START, Saga, batch, owner},
+    sample::{START, Saga, batch, fences, owner},
 };
 
 const SAGAS: usize = 6;
@@ -92,7 +92,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let sagas = (0..SAGAS as u64).map(|number| Saga::at(START, number, 0, 1)).collect();
-        Self { sagas, owned: vec![OwnedShard { shard: Shard(0), epoch: Epoch(1), head: 0 }] }
+        Self { sagas, owned: vec![OwnedShard { shard: Shard(0), epoch: Epoch(1), head: 0, died: false }] }
     }
 
     /// The batch that the moves make, and the sagas as they will be if it succeeds.
@@ -170,7 +170,7 @@ async fn act(store: &dyn Store, world: &mut World, act: &Act) -> String {
             }
             format!("{taken:?}")
         }
-        Act::Renew(who) => format!("{:?}", store.renew(&owner(who), &world.owned, LEASE).await.unwrap()),
+        Act::Renew(who) => format!("{:?}", store.renew(&owner(who), &fences(&world.owned), LEASE).await.unwrap()),
         Act::Release(who) => format!("{:?}", store.release(&owner(who)).await.unwrap()),
     }
 }

@@ -10,7 +10,7 @@ use skald_core::{
 use super::{
     super::{OwnedShard, Owner, Store},
     fixture::{Backend, Database, LEASE},
-    sample::owner,
+    sample::{fences, owner},
 };
 
 /// Short enough to wait for its end.
@@ -42,7 +42,7 @@ pub async fn a_free_shard_is_taken(database: &Database) {
     assert_eq!(before.iter().map(|row| row.shard.0).collect::<Vec<_>>(), (0..shards).collect::<Vec<_>>());
     assert!(before.iter().all(|row| row.owner.is_none() && row.head == 0));
     let taken = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
-    let expected = (0..shards).map(|shard| OwnedShard { shard: Shard(shard), epoch: Epoch(1), head: 0 });
+    let expected = (0..shards).map(|shard| OwnedShard { shard: Shard(shard), epoch: Epoch(1), head: 0, died: false });
     assert_eq!(taken, expected.collect::<Vec<_>>());
     let now = store.now().await.unwrap();
     for row in store.shards().await.unwrap() {
@@ -78,7 +78,7 @@ pub async fn a_renewed_lease_lasts_longer(database: &Database) {
     while store.now().await.unwrap() <= ended {
         tokio::task::yield_now().await;
     }
-    assert_eq!(store.renew(&owner("a"), &owned, LEASE).await.unwrap(), all);
+    assert_eq!(store.renew(&owner("a"), &fences(&owned), LEASE).await.unwrap(), all);
     assert_eq!(store.take_shards(&owner("b"), None, LEASE).await.unwrap(), []);
     assert!(store.shards().await.unwrap().iter().all(|row| row.epoch == Epoch(1)), "renewing is not taking");
 }
@@ -88,10 +88,10 @@ pub async fn a_lost_shard_cannot_be_renewed(database: &Database) {
     let owned = store.take_shards(&owner("a"), None, SHORT).await.unwrap();
     let taken = take_when_free(&*store, &owner("b")).await;
     let lost: HashSet<Shard> = taken.iter().map(|owned| owned.shard).collect();
-    let kept = store.renew(&owner("a"), &owned, LEASE).await.unwrap();
+    let kept = store.renew(&owner("a"), &fences(&owned), LEASE).await.unwrap();
     assert!(kept.iter().all(|shard| !lost.contains(shard)));
-    assert_eq!(store.renew(&owner("b"), &taken, LEASE).await.unwrap().len(), taken.len());
-    assert_eq!(store.renew(&owner("a"), &taken, LEASE).await.unwrap(), [], "the epoch alone is not enough");
+    assert_eq!(store.renew(&owner("b"), &fences(&taken), LEASE).await.unwrap().len(), taken.len());
+    assert_eq!(store.renew(&owner("a"), &fences(&taken), LEASE).await.unwrap(), [], "the epoch alone is not enough");
     assert_eq!(store.renew(&owner("a"), &[], LEASE).await.unwrap(), []);
 }
 
@@ -101,7 +101,7 @@ pub async fn a_released_shard_is_free_at_once(database: &Database) {
     store.release(&owner("b")).await.unwrap();
     assert_eq!(store.take_shards(&owner("b"), None, LEASE).await.unwrap(), [], "that was not b's to release");
     store.release(&owner("a")).await.unwrap();
-    assert_eq!(store.renew(&owner("a"), &owned, LEASE).await.unwrap(), []);
+    assert_eq!(store.renew(&owner("a"), &fences(&owned), LEASE).await.unwrap(), []);
     let taken = store.take_shards(&owner("b"), None, LEASE).await.unwrap();
     assert_eq!(taken.len(), owned.len());
     assert!(taken.iter().all(|owned| owned.epoch == Epoch(2)));
@@ -112,7 +112,7 @@ pub async fn only_what_was_asked_for_is_taken(database: &Database) {
     assert_eq!(store.take_shards(&owner("a"), Some(&[]), LEASE).await.unwrap(), []);
     assert_eq!(store.take_shards(&owner("a"), Some(&[Shard(99)]), LEASE).await.unwrap(), []);
     let taken = store.take_shards(&owner("a"), Some(&[Shard(0)]), LEASE).await.unwrap();
-    assert_eq!(taken, [OwnedShard { shard: Shard(0), epoch: Epoch(1), head: 0 }]);
+    assert_eq!(taken, [OwnedShard { shard: Shard(0), epoch: Epoch(1), head: 0, died: false }]);
     assert_eq!(store.take_shards(&owner("b"), Some(&[Shard(0)]), LEASE).await.unwrap(), []);
 }
 

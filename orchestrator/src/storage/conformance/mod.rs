@@ -10,6 +10,7 @@ mod lifecycle;
 mod lists;
 mod reads;
 mod refusals;
+mod replicas;
 pub mod sample;
 mod speed;
 
@@ -57,6 +58,14 @@ on_both! {
     leases::a_released_shard_is_free_at_once,
     leases::only_what_was_asked_for_is_taken,
     leases::each_shard_goes_to_one_of_two_contenders,
+    replicas::who_sends_heartbeats_is_live_and_the_oldest_comes_first,
+    replicas::a_heartbeat_that_runs_out_ends_the_life,
+    replicas::who_leaves_counts_no_longer_but_keeps_its_shards,
+    replicas::the_long_dead_are_forgotten,
+    replicas::one_shard_is_released_and_the_others_stay,
+    replicas::only_what_was_taken_from_the_dead_counts_as_died,
+    replicas::a_view_shows_what_is_free_and_what_is_mine,
+    replicas::two_machines_share_the_shards_fairly,
     reads::events_are_read_from_a_version_on,
     reads::streams_come_in_the_order_asked_for,
     reads::unfinished_sagas_are_paged_by_id,

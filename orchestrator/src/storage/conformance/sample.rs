@@ -172,6 +172,10 @@ pub fn batch(owned: &[OwnedShard], transitions: Vec<Transition>) -> Batch {
     Batch { fences: shards.into_iter().map(|shard| Fence { shard, epoch: epoch(shard) }).collect(), transitions }
 }
 
+pub fn fences(owned: &[OwnedShard]) -> Vec<Fence> {
+    owned.iter().map(|owned| Fence { shard: owned.shard, epoch: owned.epoch }).collect()
+}
+
 pub fn owner(id: &str) -> Owner {
     Owner { id: id.to_owned(), url: Some(format!("http://{id}:8080")) }
 }

@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use skald_core::{ids::Shard, time::Millis};
+use skald_core::{
+    ids::Shard,
+    shard::{batch::Fence, leases::LeaseView},
+    time::Millis,
+};
 use sqlx::{
     FromRow, PgPool, Postgres,
     postgres::{PgArguments, PgRow},
@@ -15,7 +19,7 @@ use sqlx::{
 use super::{
     super::{
         OwnedShard, Owner, ShardRow, StoreError,
-        records::{self, OwnedShardRecord, ShardRecord, read_all},
+        records::{self, HadShardRecord, OwnedShardRecord, ShardRecord, read_all},
     },
     failed,
 };
@@ -39,7 +43,7 @@ pub async fn take(
 ) -> Result<Vec<OwnedShard>, StoreError> {
     let taking = sqlx::query_as::<_, OwnedShardRecord>(
         "WITH free AS MATERIALIZED (
-             SELECT shard
+             SELECT shard, owner IS NOT NULL AND owner <> $1 AS died
              FROM shards
              WHERE (owner IS NULL OR owner = $1 OR lease_until_us <= skald_now_us())
                AND ($3::integer[] IS NULL OR shard = ANY($3))
@@ -53,7 +57,7 @@ pub async fn take(
              lease_until_us = skald_now_us() + $4
          FROM free
          WHERE s.shard = free.shard
-         RETURNING s.shard, s.epoch, s.head",
+         RETURNING s.shard, s.epoch, s.head, free.died",
     )
     .bind(owner.id.clone())
     .bind(owner.url.clone())
@@ -67,7 +71,7 @@ pub async fn take(
 pub async fn renew(
     control: &Control,
     owner: &Owner,
-    fences: &[OwnedShard],
+    fences: &[Fence],
     lease: Millis,
 ) -> Result<Vec<Shard>, StoreError> {
     let renewing = sqlx::query_as::<_, (i32,)>(
@@ -85,13 +89,34 @@ pub async fn renew(
          RETURNING s.shard",
     )
     .bind(owner.id.clone())
-    .bind(fences.iter().map(|fence| i32::from(fence.shard.0)).collect::<Vec<i32>>())
-    .bind(fences.iter().map(|fence| fence.epoch.0).collect::<Vec<i64>>())
+    .bind(fenced_shards(fences))
+    .bind(fenced_epochs(fences))
     .bind(lease_us(lease));
     let rows = control.fetch(renewing).await?;
     let mut held = rows.into_iter().map(|(shard,)| records::shard(shard)).collect::<Result<Vec<_>, _>>()?;
     held.sort();
     Ok(held)
+}
+
+pub async fn release_shards(control: &Control, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+    let releasing = sqlx::query_as::<_, (i32,)>(
+        "WITH held AS MATERIALIZED (
+             SELECT s.shard
+             FROM unnest($2::integer[], $3::bigint[]) AS f (shard, epoch)
+             JOIN shards AS s ON s.shard = f.shard AND s.epoch = f.epoch AND s.owner = $1
+             ORDER BY s.shard
+             FOR UPDATE OF s
+         )
+         UPDATE shards AS s
+         SET owner = NULL, owner_url = NULL, lease_until_us = 0
+         FROM held
+         WHERE s.shard = held.shard
+         RETURNING s.shard",
+    )
+    .bind(owner.id.clone())
+    .bind(fenced_shards(fences))
+    .bind(fenced_epochs(fences));
+    control.fetch(releasing).await.map(drop)
 }
 
 pub async fn release(control: &Control, owner: &Owner) -> Result<(), StoreError> {
@@ -107,6 +132,21 @@ pub async fn release(control: &Control, owner: &Owner) -> Result<(), StoreError>
     control.fetch(releasing).await.map(drop)
 }
 
+/// Read by the sessions that keep leases, so that no amount of other reading delays it.
+pub async fn view(control: &Control, owner: &Owner) -> Result<LeaseView, StoreError> {
+    let live = sqlx::query_as::<_, (String,)>(
+        "SELECT id FROM replicas WHERE seen_until_us > skald_now_us() ORDER BY started_at_us, id",
+    );
+    let had = sqlx::query_as::<_, HadShardRecord>(
+        "SELECT shard, epoch, owner IS NOT DISTINCT FROM $1 AS mine
+         FROM shards
+         WHERE owner IS NULL OR owner = $1 OR lease_until_us <= skald_now_us()
+         ORDER BY shard",
+    )
+    .bind(owner.id.clone());
+    records::lease_view(control.fetch(live).await?, control.fetch(had).await?)
+}
+
 /// The sessions that keep leases.
 #[derive(Debug)]
 pub struct Control {
@@ -117,7 +157,7 @@ pub struct Control {
 
 impl Control {
     /// Runs one statement, its own transaction. A session that does not answer in time is not used again.
-    async fn fetch<R>(&self, statement: QueryAs<'static, Postgres, R, PgArguments>) -> Result<Vec<R>, StoreError>
+    pub async fn fetch<R>(&self, statement: QueryAs<'static, Postgres, R, PgArguments>) -> Result<Vec<R>, StoreError>
     where
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
@@ -136,6 +176,14 @@ fn numbers(shards: &[Shard]) -> Vec<i32> {
     shards.iter().map(|shard| i32::from(shard.0)).collect()
 }
 
-fn lease_us(lease: Millis) -> i64 {
+fn fenced_shards(fences: &[Fence]) -> Vec<i32> {
+    fences.iter().map(|fence| i32::from(fence.shard.0)).collect()
+}
+
+fn fenced_epochs(fences: &[Fence]) -> Vec<i64> {
+    fences.iter().map(|fence| fence.epoch.0).collect()
+}
+
+pub fn lease_us(lease: Millis) -> i64 {
     i64::try_from(lease.0.saturating_mul(1000)).unwrap_or(i64::MAX)
 }

@@ -15,6 +15,7 @@ mod leases;
 mod lifecycle;
 mod reads;
 mod registry;
+mod replicas;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,10 @@ use async_trait::async_trait;
 use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
-    shard::batch::{Batch, CommitError},
+    shard::{
+        batch::{Batch, CommitError, Fence},
+        leases::LeaseView,
+    },
     state::SagaRow,
     time::{Millis, Timestamp},
 };
@@ -36,7 +40,7 @@ use sqlx::{
 
 pub use self::audit::PostgresAudit;
 use super::{
-    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, SagaFilter, ShardRow, Store, StoreError,
+    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
     StoreOptions, StoredDefinition, Unfinished,
 };
 
@@ -167,9 +171,29 @@ impl Store for PostgresStore {
         leases::take(&self.control, owner, only, lease).await
     }
 
-    async fn renew(&self, owner: &Owner, fences: &[OwnedShard], lease: Millis) -> Result<Vec<Shard>, StoreError> {
+    async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
         lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
         leases::renew(&self.control, owner, fences, lease).await
+    }
+
+    async fn release_shards(&self, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+        leases::release_shards(&self.control, owner, fences).await
+    }
+
+    async fn heartbeat(&self, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
+        replicas::heartbeat(&self.control, owner, lease).await
+    }
+
+    async fn leave(&self, owner: &Owner) -> Result<(), StoreError> {
+        replicas::leave(&self.control, owner).await
+    }
+
+    async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError> {
+        leases::view(&self.control, owner).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, StoreError> {
+        replicas::replicas(&self.readers).await
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use super::{
         conformance::{
             dump::dump,
             fixture::{Backend, Database, LEASE},
-            sample::{Saga, batch, owner},
+            sample::{Saga, batch, fences, owner},
         },
         listing::push_list,
     },
@@ -199,7 +199,7 @@ async fn reads_survive_the_death_of_their_sessions() {
         )
         .await;
     assert!(store.row(saga.id()).await.unwrap().is_some());
-    assert_eq!(store.renew(&owner("a"), &owned, LEASE).await.unwrap(), [Shard(0)]);
+    assert_eq!(store.renew(&owner("a"), &fences(&owned), LEASE).await.unwrap(), [Shard(0)]);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod leases;
 mod lifecycle;
 mod reads;
 mod registry;
+mod replicas;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,10 @@ use async_trait::async_trait;
 use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
-    shard::batch::{Batch, CommitError},
+    shard::{
+        batch::{Batch, CommitError, Fence},
+        leases::LeaseView,
+    },
     state::SagaRow,
     time::{Millis, Timestamp},
 };
@@ -36,7 +40,7 @@ use sqlx::{
 pub use self::audit::SqliteAudit;
 use self::writer::Writer;
 use super::{
-    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, SagaFilter, ShardRow, Store, StoreError,
+    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
     StoreOptions, StoredDefinition, Unfinished,
 };
 
@@ -151,11 +155,34 @@ impl Store for SqliteStore {
         leases::take(&self.writer, owner, lease).await
     }
 
-    async fn renew(&self, owner: &Owner, fences: &[OwnedShard], lease: Millis) -> Result<Vec<Shard>, StoreError> {
+    async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
         match fences.iter().find(|fence| fence.shard == SHARD) {
             Some(fence) => leases::renew(&self.writer, owner, fence.epoch, lease).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    async fn release_shards(&self, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+        match fences.iter().find(|fence| fence.shard == SHARD) {
+            Some(fence) => leases::release_shard(&self.writer, owner, fence.epoch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn heartbeat(&self, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
+        replicas::heartbeat(&self.writer, owner, lease).await
+    }
+
+    async fn leave(&self, owner: &Owner) -> Result<(), StoreError> {
+        replicas::leave(&self.writer, owner).await
+    }
+
+    async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError> {
+        leases::view(&self.readers, owner).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, StoreError> {
+        replicas::replicas(&self.readers).await
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {

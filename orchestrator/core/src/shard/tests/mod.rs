@@ -42,6 +42,10 @@ pub(super) enum Happening {
     /// This replica takes back what nobody holds on to.
     Retake,
     LeaseRanOut,
+    /// A shard is to be given up.
+    Drain {
+        shard: u8,
+    },
     Compensate {
         which: u8,
     },
@@ -82,6 +86,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<u8>().prop_map(|shard| Happening::Usurped { shard }),
         2 => Just(Happening::Retake),
         1 => Just(Happening::LeaseRanOut),
+        2 => any::<u8>().prop_map(|shard| Happening::Drain { shard }),
         1 => any::<u8>().prop_map(|which| Happening::Compensate { which }),
         1 => Just(Happening::Crash),
     ]
@@ -206,6 +211,70 @@ fn a_replica_without_the_shard_takes_nothing() {
     replica.writer.lose(&[Shard(0), Shard(1), Shard(2)]);
     replica.happen(&Happening::Start { key: None });
     assert_eq!(replica.refusals, [Refusal::NotOwner]);
+}
+
+/// All shards are being given up while a call is in flight.
+fn draining() -> Replica {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    assert_eq!(replica.calls_made().len(), 1);
+    (0..3).for_each(|shard| replica.happen(&Happening::Drain { shard }));
+    replica
+}
+
+#[test]
+fn a_draining_shard_waits_for_its_call_and_the_commit_of_what_it_said() {
+    let mut replica = draining();
+    assert_eq!(replica.writer.load().shards, 1, "those without a call are drained at once");
+    replica.happen(&Happening::CallEnds { which: 0, fate: Fate::Fine });
+    assert_eq!(replica.writer.load().shards, 1, "the report is not committed yet");
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    assert_eq!(replica.writer.load().shards, 0);
+    assert!(replica.calls_made().is_empty(), "the next step is announced and left to the next owner");
+    replica.heal();
+    assert_eq!(replica.acknowledged.len(), 1);
+    check(&mut replica);
+}
+
+#[test]
+fn a_draining_shard_takes_nothing_on() {
+    let mut replica = draining();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::Start { key: Some(1) });
+    replica.happen(&Happening::Compensate { which: 0 });
+    assert_eq!(replica.refusals, [Refusal::NotOwner, Refusal::NotOwner, Refusal::NotOwner]);
+    replica.heal();
+    check(&mut replica);
+}
+
+#[test]
+fn a_start_without_a_key_goes_to_a_shard_that_stays() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    let busy = replica.calls_made()[0].saga.shard(3);
+    replica.happen(&Happening::Drain { shard: u8::try_from(busy.0).unwrap() });
+    for _ in 0..6 {
+        replica.happen(&Happening::Start { key: None });
+    }
+    assert_eq!(replica.refusals, []);
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    assert!(replica.calls_made()[1..].iter().all(|call| call.saga.shard(3) != busy));
+    assert_eq!(replica.calls_made().len(), 7);
+}
+
+#[test]
+fn a_saga_being_loaded_does_not_keep_a_shard_from_draining() {
+    let mut replica = sleeping();
+    let outdated = replica.take_load();
+    (0..3).for_each(|shard| replica.happen(&Happening::Drain { shard }));
+    assert_eq!(replica.writer.load().shards, 0);
+    replica.end_this_load(outdated);
+    assert_eq!(replica.writer.load().resident, 0);
+    replica.heal();
+    check(&mut replica);
 }
 
 /// A saga that is out of memory and due: the next load is of it.

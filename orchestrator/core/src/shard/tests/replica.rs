@@ -15,10 +15,11 @@ use crate::{
         },
     },
     event::Mode,
-    ids::{SagaId, Shard},
+    ids::{Epoch, SagaId, Shard},
     shard::{
         batch::{Batch, CommitError},
-        writer::{Acquired, Effect, Limits, Refusal, StartRequest, Writer},
+        leases::TakenShard,
+        writer::{Effect, Limits, Refusal, StartRequest, Writer},
     },
     time::{Millis, Timestamp},
 };
@@ -43,6 +44,8 @@ pub(super) struct Replica {
     commit: Option<Arc<Batch>>,
     commits: Vec<usize>,
     calls: Vec<Invoke>,
+    /// Under which epoch each was made.
+    made_in: BTreeMap<u64, Epoch>,
     loads: Vec<(u64, Vec<SagaId>)>,
     /// Requests that wait for an answer; the key of those that are starts.
     asked: BTreeMap<u32, Option<Option<u8>>>,
@@ -76,6 +79,7 @@ impl Replica {
             commit: None,
             commits: Vec::new(),
             calls: Vec::new(),
+            made_in: BTreeMap::new(),
             loads: Vec::new(),
             asked: BTreeMap::new(),
             requests: 0,
@@ -98,8 +102,8 @@ impl Replica {
         for shard in (0..SHARDS).map(Shard) {
             if self.writer.owns(shard).is_none() {
                 let epoch = self.store.take(shard);
-                let acquired = Acquired { shard, epoch, died: predecessor == Predecessor::Died };
-                self.writer.own(acquired, &self.store.unfinished(shard), self.now);
+                let taken = TakenShard { shard, epoch, died: predecessor == Predecessor::Died };
+                self.writer.own(taken, &self.store.unfinished(shard), self.now);
             }
         }
     }
@@ -120,6 +124,7 @@ impl Replica {
             }
             Happening::Retake => self.retake(Predecessor::None),
             Happening::LeaseRanOut => self.writer.lose(&[Shard(0), Shard(1), Shard(2)]),
+            Happening::Drain { shard } => self.writer.drain(&[Shard(u16::from(*shard) % SHARDS)]),
             Happening::Compensate { which } => self.compensate(*which),
             Happening::Crash => self.crash(),
         }
@@ -260,6 +265,18 @@ impl Replica {
                 Effect::Stuck { saga, reason } => panic!("{saga}: {reason}"),
             }
         }
+        self.release_drained();
+    }
+
+    fn release_drained(&mut self) {
+        for shard in self.writer.drained() {
+            let epoch = self.writer.owns(shard).expect("what drains is owned");
+            let commits_here = |batch: &Batch| batch.fences.iter().any(|fence| fence.shard == shard);
+            assert!(!self.commit.as_deref().is_some_and(commits_here), "what is being committed has not ended");
+            let flies = |call: &&Invoke| call.saga.shard(SHARDS) == shard && self.made_in[&call.call] == epoch;
+            assert!(!self.calls.iter().any(|call| flies(&call)), "what is called has not ended");
+            self.writer.lose(&[shard]);
+        }
     }
 
     fn invoke(&mut self, invoke: Box<Invoke>) {
@@ -269,6 +286,9 @@ impl Replica {
             .iter()
             .any(|recorded| recorded.event.intent().is_some_and(|step| step == &*invoke.step));
         assert!(announced, "intent before effect: {invoke:?}");
+        let shard = invoke.saga.shard(SHARDS);
+        assert!(self.writer.accepts(shard), "nothing new begins in a shard that is being given up");
+        self.made_in.insert(invoke.call, self.writer.owns(shard).expect("it is owned"));
         self.calls.push(*invoke);
     }
 
