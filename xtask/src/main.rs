@@ -7,6 +7,7 @@ mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
 mod run;
+mod simulate;
 mod stages;
 mod suite;
 
@@ -29,7 +30,14 @@ enum Command {
         #[arg(last = true)]
         filter: Vec<String>,
     },
-    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests.
+    /// Run the engine in virtual time under every fault, e.g. `--seeds 20000`, `--steps 3`, `--mutants`, `--replay SEED`.
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// Passed on to the simulator; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests, simulation.
     Ci,
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
@@ -38,6 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test { filter } => suite::run(&filter),
+        Command::Simulate { arguments } => simulate::run(&arguments),
         Command::Ci => ci::run(),
         Command::Openapi => suite::write_openapi(),
     };

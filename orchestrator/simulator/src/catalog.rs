@@ -80,9 +80,7 @@ fn random_step(index: usize, pivot: Option<usize>, chance: &mut Chance) -> Value
 
 fn step(index: usize, needs: &[usize], undoable: bool) -> Value {
     let needs: Vec<String> = needs.iter().map(|need| format!("s{need}")).collect();
-    let call = |path: &str| {
-        json!({ "service": SERVICES[index % 3], "method": "POST", "path": path, "body": { "of": "${saga.id}" } })
-    };
+    let call = |path: &str| json!({ "service": SERVICES[index % 3], "method": "POST", "path": path, "body": { "of": "${saga.id}" } });
     let mut step = json!({ "id": format!("s{index}"), "needs": needs, "poll": "200ms", "call": call("/do") });
     if undoable {
         step["compensate"] = json!({ "call": call("/undo") });

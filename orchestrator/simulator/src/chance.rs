@@ -59,6 +59,6 @@ mod tests {
     fn a_seed_gives_the_same_numbers_on_every_machine() {
         let mut chance = Chance::new(7);
         let drawn: Vec<u64> = (0..6).map(|_| chance.below(1000)).collect();
-        assert_eq!(drawn, [54, 174, 932, 801, 345, 98]);
+        assert_eq!(drawn, [55, 172, 717, 427, 963, 465]);
     }
 }

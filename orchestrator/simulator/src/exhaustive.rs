@@ -104,7 +104,11 @@ fn troubles(point: Point) -> Vec<Trouble> {
             let both = crashes.into_iter().flat_map(|crash| {
                 on_the_way.into_iter().map(move |on_the_way| Trouble { on_the_way, crash: Some(crash) })
             });
-            let single = Fault::OF_CALLS.iter().copied().map(Trouble::of).filter(|trouble| !crashes.map(Trouble::of).contains(trouble));
+            let single = Fault::OF_CALLS
+                .iter()
+                .copied()
+                .map(Trouble::of)
+                .filter(|trouble| !crashes.map(Trouble::of).contains(trouble));
             single.chain(both).collect()
         }
     }
@@ -151,7 +155,8 @@ impl FromStr for Case {
             let mut trouble = Trouble::default();
             for slug in faults.split('+') {
                 let one = Trouble::of(Fault::by_slug(slug).ok_or_else(|| format!("there is no fault `{slug}`"))?);
-                trouble = Trouble { on_the_way: trouble.on_the_way.or(one.on_the_way), crash: trouble.crash.or(one.crash) };
+                trouble =
+                    Trouble { on_the_way: trouble.on_the_way.or(one.on_the_way), crash: trouble.crash.or(one.crash) };
             }
             fault = Some((point, trouble));
         }

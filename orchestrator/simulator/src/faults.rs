@@ -274,8 +274,7 @@ impl Director {
         match self {
             Self::Script(script) => {
                 let trouble = script.meet(Point::Call);
-                let refused =
-                    script.refuse.as_deref() == Some(&*invoke.step) && invoke.operation == Operation::Action;
+                let refused = script.refuse.as_deref() == Some(&*invoke.step) && invoke.operation == Operation::Action;
                 let on_the_way = trouble.on_the_way.or(refused.then_some(Fault::Refused));
                 Trouble { on_the_way, ..trouble }
             }

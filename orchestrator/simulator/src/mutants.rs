@@ -19,8 +19,14 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 6] =
-        [Self::Fence, Self::VersionCheck, Self::Tombstone, Self::IdempotencyKey, Self::MaybeExecuted, Self::ReverseOrder];
+    pub const ALL: [Self; 6] = [
+        Self::Fence,
+        Self::VersionCheck,
+        Self::Tombstone,
+        Self::IdempotencyKey,
+        Self::MaybeExecuted,
+        Self::ReverseOrder,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {

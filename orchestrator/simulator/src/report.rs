@@ -76,10 +76,17 @@ impl Totals {
 
     pub fn print(&self) {
         let rate = self.seeds as f64 / self.took.as_secs_f64().max(1e-9);
-        println!("seeds       {} in {:.1} s ({rate:.0} seeds/s), {} run twice", self.seeds, self.took.as_secs_f64(), self.twice);
+        println!(
+            "seeds       {} in {:.1} s ({rate:.0} seeds/s), {} run twice",
+            self.seeds,
+            self.took.as_secs_f64(),
+            self.twice
+        );
         println!("happenings  {} ({} a seed)", self.happenings, self.happenings / self.seeds.max(1));
         let Ends { completed, compensated, abandoned, parked } = self.ends;
-        println!("sagas       {completed} completed, {compensated} compensated, {abandoned} abandoned, {parked} parked");
+        println!(
+            "sagas       {completed} completed, {compensated} compensated, {abandoned} abandoned, {parked} parked"
+        );
         let Commits { applied, fenced, refused, not_applied, in_doubt } = self.commits;
         println!(
             "commits     {applied} applied, {fenced} fenced, {refused} refused, {not_applied} not applied, {in_doubt} in doubt"

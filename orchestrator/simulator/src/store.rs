@@ -106,7 +106,8 @@ impl Store {
             },
             Presence::Leaving | Presence::Gone => self.replicas.retain(|(replica, _)| *replica != by),
         }
-        let renewed = request.renew.iter().filter(|fence| self.renew(by, fence, until)).map(|fence| fence.shard).collect();
+        let renewed =
+            request.renew.iter().filter(|fence| self.renew(by, fence, until)).map(|fence| fence.shard).collect();
         let all = self.view(by, now).mine;
         let released = if request.presence == Presence::Gone { &all } else { &request.release };
         released.iter().for_each(|fence| self.release(by, fence));
@@ -144,7 +145,8 @@ impl Store {
 
     fn view(&self, by: Process, now: Timestamp) -> LeaseView {
         let live = self.replicas.iter().filter(|(_, seen_until)| *seen_until > now);
-        let mut view = LeaseView { replicas: live.map(|(replica, _)| replica.to_string()).collect(), ..LeaseView::default() };
+        let mut view =
+            LeaseView { replicas: live.map(|(replica, _)| replica.to_string()).collect(), ..LeaseView::default() };
         for (shard, row) in (0..).map(Shard).zip(&self.shards) {
             if row.owner == Some(by) {
                 view.mine.push(Fence { shard, epoch: row.epoch });
@@ -210,8 +212,7 @@ impl Store {
             actor: event.actor.as_deref().map(str::to_owned),
             event: if as_text { reread(&event.event) } else { event.event.clone() },
         });
-        let stored =
-            self.sagas.entry(id).or_insert_with(|| Stored { row: transition.row.clone(), stream: Vec::new() });
+        let stored = self.sagas.entry(id).or_insert_with(|| Stored { row: transition.row.clone(), stream: Vec::new() });
         stored.stream.extend(recorded);
         stored.row = transition.row.clone();
         if let Some(key) = &transition.start_key {

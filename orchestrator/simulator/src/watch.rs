@@ -190,7 +190,8 @@ impl Watch {
                 until.as_micros() - now.as_micros()
             )
         });
-        let announced = self.sagas.get(&invoke.saga).and_then(|saga| saga.state.step(&invoke.step).map(|step| (saga, step)));
+        let announced =
+            self.sagas.get(&invoke.saga).and_then(|saga| saga.state.step(&invoke.step).map(|step| (saga, step)));
         let Some((observed, step)) = announced else {
             return self.require(false, Rule::Intent, || format!("{} of an unknown saga", invoke.key));
         };
@@ -270,7 +271,9 @@ impl Watch {
         let folded = SagaState::fold(&observed.definition, &stored.stream, None);
         let row = folded.map(|state| state.row(&observed.definition));
         let status = stored.row.status;
-        self.require(row.as_ref() == Ok(&stored.row), Rule::Invariant(8), || format!("{row:?} is not {:?}", stored.row));
+        self.require(row.as_ref() == Ok(&stored.row), Rule::Invariant(8), || {
+            format!("{row:?} is not {:?}", stored.row)
+        });
         self.require(status.is_ended() || status == Status::Parked, Rule::Invariant(2), || {
             format!("{} is {status} ({}) long after the faults stopped", short(saga), stored.row.state)
         });
@@ -301,7 +304,8 @@ impl Watch {
     fn check_stocks(&mut self, participants: &Participants) {
         for (service, stock) in participants.stocks.iter().enumerate() {
             let of_service = |step: &usize| step % participants.stocks.len() == service;
-            let standing = |saga: &Observed| (0..saga.marks.len()).filter(of_service).filter(|step| saga.stands(*step)).count();
+            let standing =
+                |saga: &Observed| (0..saga.marks.len()).filter(of_service).filter(|step| saga.stands(*step)).count();
             let standing: usize = self.sagas.values().map(standing).sum();
             let holds = stock.initial == stock.available + stock.reserved && stock.reserved == standing as u64;
             self.require(holds, Rule::Invariant(1), || format!("{stock:?}, and {standing} effects stand in the books"));

@@ -70,12 +70,16 @@ impl Clients {
 /// What somebody sets out to do.
 #[derive(Debug)]
 pub enum Errand {
-    Start { wish: usize },
+    Start {
+        wish: usize,
+    },
     CallBack(Ask),
     /// An operator does something to some saga.
     OperateAtRandom,
     /// A request was not answered in time.
-    GiveUp { request: u64 },
+    GiveUp {
+        request: u64,
+    },
 }
 
 impl World {
@@ -136,8 +140,7 @@ impl World {
     }
 
     fn send(&mut self, request: u64, purpose: Purpose, ask: Ask) {
-        let running: Vec<usize> =
-            (0..self.replicas.len()).filter(|index| self.replicas[*index].is_up()).collect();
+        let running: Vec<usize> = (0..self.replicas.len()).filter(|index| self.replicas[*index].is_up()).collect();
         let index = if running.is_empty() { 0 } else { self.chance.pick(&running) };
         let to = self.replicas[index].process;
         self.clients.requests.insert(request, Asked { purpose, open: true });
@@ -290,7 +293,9 @@ impl World {
             let count = self.clients.operations.entry(saga).or_default();
             *count += 1;
             let action = match step {
-                Some(step) if *count > RETRIES_MAX => OperatorAction::Skip { step, output: Some(json!({ "number": 1 })) },
+                Some(step) if *count > RETRIES_MAX => {
+                    OperatorAction::Skip { step, output: Some(json!({ "number": 1 })) }
+                }
                 _ => OperatorAction::Retry { step: None },
             };
             self.operate(saga, action, None);

@@ -170,7 +170,10 @@ impl World {
         let result = self.store.commit(batch);
         let code = result.as_ref().map_or(2, |()| 1);
         self.tell([22, word(batch.transitions[0].row.id), code], || {
-            format!("the database answers a commit of {from} with {result:?} (report: {report:?})\n{}", described(batch))
+            format!(
+                "the database answers a commit of {from} with {result:?} (report: {report:?})\n{}",
+                described(batch)
+            )
         });
         match &result {
             Ok(()) => {

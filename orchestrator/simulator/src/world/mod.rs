@@ -161,8 +161,13 @@ pub struct Commits {
 /// What lies ahead.
 #[derive(Debug)]
 enum Happening {
-    Deliver { to: Process, message: Message },
-    Wake { to: Process },
+    Deliver {
+        to: Process,
+        message: Message,
+    },
+    Wake {
+        to: Process,
+    },
     /// A request reaches the database.
     Store(StoreRequest),
     /// A request reaches a participant.
@@ -170,10 +175,17 @@ enum Happening {
     /// An accepted operation comes to its end.
     Work(Box<Request>),
     Errand(Errand),
-    Answer { request: u64, answer: Box<Answered> },
+    Answer {
+        request: u64,
+        answer: Box<Answered>,
+    },
     Accident(Fault),
-    GoOn { process: Process },
-    Boot { replica: usize },
+    GoOn {
+        process: Process,
+    },
+    Boot {
+        replica: usize,
+    },
     Heal,
     Look,
 }
@@ -318,10 +330,12 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        self.on_the_way == 0 && self.clients.is_settled() && self.watch.sagas.iter().all(|(saga, observed)| {
-            let status = observed.state.status;
-            status.is_ended() || status == Status::Parked && self.is_left_parked(*saga)
-        })
+        self.on_the_way == 0
+            && self.clients.is_settled()
+            && self.watch.sagas.iter().all(|(saga, observed)| {
+                let status = observed.state.status;
+                status.is_ended() || status == Status::Parked && self.is_left_parked(*saga)
+            })
     }
 
     fn unsettled(&self) -> String {

@@ -59,7 +59,8 @@ impl World {
         }
         let code = trouble.on_the_way.or(trouble.crash).map_or(0, |fault| fault as u64 + 1);
         self.tell([30, word(invoke.saga) ^ word_of(&invoke.key), code], || {
-            let faults: Vec<&str> = [trouble.on_the_way, trouble.crash].into_iter().flatten().map(Fault::name).collect();
+            let faults: Vec<&str> =
+                [trouble.on_the_way, trouble.crash].into_iter().flatten().map(Fault::name).collect();
             let (purpose, attempt, step) = (invoke.purpose, invoke.attempt, &invoke.step);
             let saga = short(invoke.saga);
             format!("{from} calls {saga} {step} {} ({purpose:?} {attempt}) {faults:?}", invoke.operation)
@@ -201,11 +202,8 @@ impl World {
         if key.is_polled() && self.chance.one_in(2) {
             return;
         }
-        let callback = Callback {
-            step: invoke.step.to_string(),
-            operation: invoke.operation,
-            outcome: outcome_of(served.answer),
-        };
+        let callback =
+            Callback { step: invoke.step.to_string(), operation: invoke.operation, outcome: outcome_of(served.answer) };
         let ask = Ask::Input { saga: invoke.saga, input: Box::new(Input::Callback(callback)) };
         self.call_back(ask);
     }

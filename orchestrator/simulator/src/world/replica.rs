@@ -42,13 +42,29 @@ pub type Answered = Result<SagaRow, Refusal>;
 #[derive(Debug)]
 pub enum Message {
     CommitEnded(Result<(), CommitError>),
-    CallEnded { saga: SagaId, step: String, call: u64, started_at: Timestamp, result: CallResult },
+    CallEnded {
+        saga: SagaId,
+        step: String,
+        call: u64,
+        started_at: Timestamp,
+        result: CallResult,
+    },
     /// The streams, or None for each that could not be read.
-    Read { read: u64, streams: Vec<(SagaId, Option<Vec<Recorded>>)> },
+    Read {
+        read: u64,
+        streams: Vec<(SagaId, Option<Vec<Recorded>>)>,
+    },
     Leases(Option<LeaseReport>),
     /// The unfinished sagas of a shard that was taken.
-    Unfinished { taken: TakenShard, found: Option<Vec<(SagaId, Option<Timestamp>)>> },
-    Asked { request: u64, ask: Ask, forwarded: bool },
+    Unfinished {
+        taken: TakenShard,
+        found: Option<Vec<(SagaId, Option<Timestamp>)>>,
+    },
+    Asked {
+        request: u64,
+        ask: Ask,
+        forwarded: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -115,8 +131,7 @@ impl Replica {
     #[must_use]
     pub fn new(process: Process, limits: Limits, chance: &mut Chance, skew_ms_max: u64, now: Timestamp) -> Self {
         let clock = Clock::draw(chance, skew_ms_max);
-        let lease_limits =
-            LeaseLimits { shards: limits.shards, lease: LEASE, look_every: LOOK_EVERY, grace: GRACE };
+        let lease_limits = LeaseLimits { shards: limits.shards, lease: LEASE, look_every: LOOK_EVERY, grace: GRACE };
         Self {
             process,
             runs: true,
