@@ -385,7 +385,7 @@ impl SagaState {
                 return Err(BadStream::Gap { expected, found: recorded.version });
             }
             state.evolve(&recorded.event, recorded.occurred_at)?;
-            if owner.is_some_and(|owner| recorded.epoch < owner)
+            if may_have_been_called(recorded.epoch, owner)
                 && let Some(step) = recorded.event.intent()
             {
                 state.step_mut(step)?.work.reached = true;
@@ -610,6 +610,15 @@ impl StepState {
     pub fn is_passed(&self) -> bool {
         matches!(self.status, StepStatus::Succeeded | StepStatus::Skipped)
     }
+}
+
+/// Whether a process that is gone may have called what it announced in this epoch.
+fn may_have_been_called(announced: Epoch, owner: Option<Epoch>) -> bool {
+    #[cfg(feature = "mutants")]
+    if crate::mutants::FORGET_WHAT_THE_DEAD_CALLED.is_on() {
+        return false;
+    }
+    owner.is_some_and(|owner| announced < owner)
 }
 
 const fn in_operation(operation: Operation) -> StepStatus {
