@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::{
     deny,
     run::{cargo, check},
+    schemathesis::{self, Options},
     stages::{self, Stage},
     suite,
 };
@@ -15,6 +16,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", run: clippy },
     Stage { name: "documentation", run: documentation },
     Stage { name: "tests", run: || suite::run(&[]) },
+    Stage { name: "schemathesis", run: || schemathesis::run(Options::IN_CI) },
 ];
 
 /// # Errors

@@ -7,6 +7,7 @@ mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
 mod run;
+mod schemathesis;
 mod stages;
 mod suite;
 
@@ -31,6 +32,8 @@ enum Command {
     },
     /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests.
     Ci,
+    /// Requests made from the OpenAPI specification against a real server, every answer held against it
+    Schemathesis(schemathesis::Options),
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test { filter } => suite::run(&filter),
         Command::Ci => ci::run(),
+        Command::Schemathesis(options) => schemathesis::run(options),
         Command::Openapi => suite::write_openapi(),
     };
     match result {
