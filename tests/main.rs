@@ -13,6 +13,7 @@ mod crashes;
 mod definitions;
 mod faults;
 mod harness;
+mod hostile;
 mod hung;
 mod observability;
 mod operators;

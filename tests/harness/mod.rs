@@ -11,6 +11,7 @@ pub mod participants;
 pub mod postgres;
 mod postgres_binaries;
 pub mod process;
+pub mod raw;
 pub mod sample;
 pub mod skald;
 pub mod stub;
