@@ -241,6 +241,33 @@ async fn thousands_of_half_sent_requests_hold_up_nobody_and_are_ended() {
     world.check().await;
 }
 
+/// Calls of participants and sessions of the database need files too.
+#[tokio::test]
+async fn half_sent_requests_do_not_use_up_the_open_files() {
+    const FILES: usize = 160;
+    let mut world = Deployment::start(Sqlite).await;
+    world.skald.restart_limited(&format!("ulimit -n {FILES}")).await;
+    let client = &world.skald.client;
+    let saga = world.skald.run("checkout", &order("c-1")).await;
+    assert_eq!(saga["status"], "completed", "{saga}");
+    let head = "POST /sagas/checkout HTTP/1.1\r\nHost: x\r\n";
+    let half =
+        stream::iter(0..2 * FILES).map(|_| half_sent(client, head)).buffer_unordered(50).collect::<Vec<_>>().await;
+    let saga = eventually("a checkout goes through", SETTLED_MAX, async || {
+        let request = client.request(reqwest::Method::POST, "/sagas/checkout").json(&order("c-2"));
+        match client.send(request).await {
+            Ok(answer) if answer.status == 201 => Ok(answer.body),
+            Ok(answer) => Err(answer.text),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(saga["status"], "completed", "{saga}");
+    drop(half);
+    assert!(!world.skald.process.log().contains("Too many open files"), "none ran out");
+    world.check().await;
+}
+
 #[tokio::test]
 async fn what_is_not_http_is_refused_and_starts_nothing() {
     let world = Deployment::start(Sqlite).await;
