@@ -22,7 +22,7 @@ use crate::harness::{
     deployment::Alone,
     eventually, order,
     process::peak_resident_kib,
-    raw::Raw,
+    raw::{Raw, hang},
     sample::{definition, step},
 };
 
@@ -59,12 +59,6 @@ async fn endless(mut stream: TcpStream, head: &'static str, piece: String) {
     if stream.write_all(head.as_bytes()).await.is_ok() {
         while stream.write_all(piece.as_bytes()).await.is_ok() {}
     }
-}
-
-/// Keeps the connection until the other side ends it.
-async fn hang(mut stream: TcpStream) {
-    let mut ignored = [0; 64];
-    while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
 }
 
 /// A whole, right answer, one byte a second.

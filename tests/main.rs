@@ -12,6 +12,7 @@ mod command_line;
 mod crashes;
 mod definitions;
 mod faults;
+mod figures;
 mod harness;
 mod hostile;
 mod hung;

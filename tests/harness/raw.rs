@@ -65,6 +65,12 @@ impl Raw {
     }
 }
 
+/// A script that never answers: it keeps the connection until the other side ends it.
+pub async fn hang(mut stream: TcpStream) {
+    let mut ignored = [0; 64];
+    while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
         self.task.abort();

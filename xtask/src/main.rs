@@ -34,6 +34,12 @@ enum Command {
     Ci,
     /// Requests made from the OpenAPI specification against a real server, every answer held against it
     Schemathesis(schemathesis::Options),
+    /// Print latencies: checkouts beside idle readers, others beside a participant that hangs
+    Figures {
+        /// Of an optimised build
+        #[arg(long)]
+        release: bool,
+    },
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
 }
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test { filter } => suite::run(&filter),
         Command::Ci => ci::run(),
         Command::Schemathesis(options) => schemathesis::run(options),
+        Command::Figures { release } => suite::figures(release),
         Command::Openapi => suite::write_openapi(),
     };
     match result {
