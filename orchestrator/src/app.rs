@@ -7,7 +7,7 @@ use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{HttpServer, dev::Server, web};
 use bytes::Bytes;
-use skald_core::{definition::Definition, ids::SagaId, state::SagaRow};
+use skald_core::{definition::Definition, ids::SagaId, state::SagaRow, time::Millis};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use crate::{
@@ -22,8 +22,9 @@ use crate::{
     clock::Clock,
     dispatch::CallbackTokens,
     engine::{Engine, definitions::Definitions},
+    forward::{self, Router},
     metrics::Metrics,
-    storage::{Store, StoreError},
+    storage::{Owner, Store, StoreError},
 };
 
 /// No read of the database is waited for longer.
@@ -62,11 +63,15 @@ pub struct AppParts {
     pub clock: Arc<dyn Clock>,
     pub tokens: CallbackTokens,
     pub gate: Arc<dyn Gate>,
-    /// The id under which this process owns shards.
-    pub owner_id: String,
+    /// This process, as it owns shards.
+    pub owner: Owner,
+    /// How long a shard is owned without renewal.
+    pub lease: Millis,
+    /// How long a request waits for an owner of its shard that answers.
+    pub patience: Duration,
     /// Shards of the database.
     pub shards: u16,
-    /// [`Store::secret`]; it signs cursors.
+    /// [`Store::secret`]; it signs cursors and requests between replicas.
     pub secret: [u8; 32],
     /// Of a request's body.
     pub body_bytes_max: usize,
@@ -78,6 +83,7 @@ pub struct AppParts {
 #[derive(Debug)]
 pub struct App {
     parts: AppParts,
+    router: Router,
     runtime: Handle,
     cursors: Cursors,
     pauses: Pauses,
@@ -93,12 +99,25 @@ impl App {
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub async fn open(parts: AppParts) -> Result<Arc<Self>, StoreError> {
+    /// When the store cannot be read, or other replicas could not be called.
+    pub async fn open(parts: AppParts) -> anyhow::Result<Arc<Self>> {
         let (closing, closed) = watch::channel(false);
         let pauses = Pauses::follow(Arc::clone(&parts.store), Arc::clone(&parts.gate), closed.clone()).await?;
-        let heads = Heads::follow(Arc::clone(&parts.store), parts.owner_id.clone(), closed);
+        let heads = Heads::follow(Arc::clone(&parts.store), parts.owner.id.clone(), closed.clone());
+        let router = Router::new(forward::Parts {
+            engine: parts.engine.clone(),
+            store: Arc::clone(&parts.store),
+            clock: Arc::clone(&parts.clock),
+            metrics: Arc::clone(&parts.metrics),
+            owner: parts.owner.clone(),
+            secret: parts.secret,
+            shards: parts.shards,
+            lease: parts.lease,
+            patience: parts.patience,
+            closing: closed,
+        })?;
         Ok(Arc::new(Self {
+            router,
             cursors: Cursors::new(&parts.secret),
             parts,
             runtime: Handle::current(),
@@ -120,6 +139,13 @@ impl App {
         self.closing.subscribe()
     }
 
+    /// The way to whichever engine must carry a request out.
+    #[must_use]
+    pub const fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// This replica's own engine.
     #[must_use]
     pub const fn engine(&self) -> &Engine {
         &self.parts.engine
@@ -150,9 +176,10 @@ impl App {
         &*self.parts.gate
     }
 
+    /// The id under which this process owns shards.
     #[must_use]
     pub fn owner_id(&self) -> &str {
-        &self.parts.owner_id
+        &self.parts.owner.id
     }
 
     #[must_use]

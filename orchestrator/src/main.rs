@@ -8,6 +8,8 @@ mod commands;
 mod config;
 mod dispatch;
 mod engine;
+mod forward;
+mod hex;
 mod metrics;
 mod storage;
 mod verify;

@@ -31,6 +31,7 @@
 //! | `shards_released_total` | counter | | shards given up in good order |
 //! | `shards_lost_total` | counter | | shards lost: not renewed in time, taken by another replica, or in doubt after a commit |
 //! | `lease_renewal_failures_total` | counter | | requests to keep leases that failed |
+//! | `forwarded_requests_total` | counter | kind, result | requests sent to the owner of a shard |
 //!
 //! On Linux also the process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ..).
 
@@ -77,6 +78,7 @@ pub struct Metrics {
     pub shards_released: IntCounter,
     pub shards_lost: IntCounter,
     pub lease_renewal_failures: IntCounter,
+    forwarded: [[IntCounter; ForwardedResult::ALL.len()]; ForwardedKind::ALL.len()],
 }
 
 impl Default for Metrics {
@@ -163,6 +165,7 @@ impl Metrics {
                 "Shards lost: not renewed in time, taken by another replica, or in doubt after a commit",
             ),
             lease_renewal_failures: counter(r, "lease_renewal_failures_total", "Requests to keep leases that failed"),
+            forwarded: forwarded(r),
             registry,
         }
     }
@@ -214,6 +217,10 @@ impl Metrics {
     pub fn http_request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let status = StatusText::new(status);
         self.http_duration.with_label_values(&[method, route, status.as_str()]).observe(took.as_secs_f64());
+    }
+
+    pub fn forwarded(&self, kind: ForwardedKind, result: ForwardedResult) {
+        self.forwarded[kind as usize][result as usize].inc();
     }
 
     /// The handles of one participant.
@@ -306,6 +313,25 @@ label! {
     }
 }
 
+label! {
+    /// What is sent to the owner of a shard.
+    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback" }
+}
+
+label! {
+    /// What the owner said.
+    ForwardedResult {
+        Accepted = "accepted",
+        Refused = "refused",
+        /// It does not own the shard, or not any more.
+        NotOwner = "not_owner",
+        /// It was not carried out.
+        Unreached = "unreached",
+        /// It may have been carried out.
+        Unknown = "unknown",
+    }
+}
+
 impl CallOutcome {
     #[must_use]
     pub const fn of_status(status: u16) -> Self {
@@ -356,6 +382,13 @@ impl StatusText {
     fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("digits are ASCII")
     }
+}
+
+fn forwarded(registry: &Registry) -> [[IntCounter; ForwardedResult::ALL.len()]; ForwardedKind::ALL.len()] {
+    let help = "Requests sent to the owner of a shard";
+    let counters = counters(registry, "forwarded_requests_total", help, &["kind", "result"]);
+    ForwardedKind::ALL
+        .map(|kind| ForwardedResult::ALL.map(|result| counters.with_label_values(&[kind.as_str(), result.as_str()])))
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {

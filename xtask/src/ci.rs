@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::{
     chaos, deny,
     run::{cargo, check},
+    simulate,
     stages::{self, Stage},
     suite,
 };
@@ -15,6 +16,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", run: clippy },
     Stage { name: "documentation", run: documentation },
     Stage { name: "tests", run: || suite::run(&[]) },
+    Stage { name: "simulation", run: simulate::run_in_ci },
     Stage { name: "chaos", run: chaos::run_in_ci },
 ];
 

@@ -8,6 +8,7 @@ mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
 mod run;
+mod simulate;
 mod stages;
 mod suite;
 
@@ -32,7 +33,14 @@ enum Command {
     },
     /// Break everything that can break while sagas run, and check that nothing is lost.
     Chaos(chaos::Options),
-    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests, some chaos.
+    /// Run the engine in virtual time under every fault, e.g. `--seeds 20000`, `--steps 3`, `--mutants`, `--replay SEED`.
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// Passed on to the simulator; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests, simulation, chaos.
     Ci,
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
@@ -42,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test { filter } => suite::run(&filter),
         Command::Chaos(options) => chaos::run(&options).and_then(|()| chaos::run_on_sqlite(chaos::Disk::IfPossible)),
+        Command::Simulate { arguments } => simulate::run(&arguments),
         Command::Ci => ci::run(),
         Command::Openapi => suite::write_openapi(),
     };

@@ -243,8 +243,12 @@ events! {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         step: Option<String>,
         reason: String,
+        /// Names the command: one that comes again under the same name has no further effect.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         request_id: Option<String>,
+        /// Of the HTTP request that brought it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        correlation_id: Option<String>,
     }
 }
 

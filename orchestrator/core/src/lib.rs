@@ -15,6 +15,8 @@ pub mod event;
 pub mod expr;
 pub mod ids;
 pub mod json;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod retry;
 pub mod shard;
 pub mod state;

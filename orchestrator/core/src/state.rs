@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use crate::{
     definition::Definition,
-    event::{Event, Mode, Recorded, SagaStarted},
+    event::{Event, Mode, OperatorActed, Recorded, SagaStarted},
     ids::{Epoch, Operation, SagaId},
     time::Timestamp,
 };
@@ -259,12 +259,26 @@ pub struct SagaState {
     pub steps: Vec<StepState>,
     /// How many processes in a row died with something of the saga in progress. Any other event resets it.
     pub takeovers: u32,
+    /// Oldest first.
+    pub commands: Vec<CarriedOut>,
     /// Volatile: numbers the calls of this process.
     pub calls: u64,
 }
 
-/// What the `sagas` table holds of a saga: enough to list it and to know when it must be woken.
+/// An operator's command that was carried out, as far as a repetition of it must be known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedOut {
+    pub request_id: String,
+    pub action: String,
+    pub step: Option<String>,
+    pub reason: String,
+}
+
+/// Of an operator's commands so many are known by their request ids, the last ones.
+const CARRIED_OUT_MAX: usize = 16;
+
+/// What the `sagas` table holds of a saga: enough to list it and to know when it must be woken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaRow {
     pub id: SagaId,
     pub definition: Arc<str>,
@@ -284,7 +298,8 @@ pub struct SagaRow {
     pub wake_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum BadStream {
     #[error("a saga's stream begins with SagaStarted, version 1")]
     NoStart,
@@ -344,6 +359,7 @@ impl SagaState {
             deadline_at: started.deadline_at,
             steps: definition.steps.iter().map(step).collect(),
             takeovers: 0,
+            commands: Vec::new(),
             calls: 0,
         })
     }
@@ -369,7 +385,7 @@ impl SagaState {
                 return Err(BadStream::Gap { expected, found: recorded.version });
             }
             state.evolve(&recorded.event, recorded.occurred_at)?;
-            if owner.is_some_and(|owner| recorded.epoch < owner)
+            if may_have_been_called(recorded.epoch, owner)
                 && let Some(step) = recorded.event.intent()
             {
                 state.step_mut(step)?.work.reached = true;
@@ -483,7 +499,7 @@ impl SagaState {
             }
             Event::SagaCompensated(_) => self.end(Status::Compensated, at),
             Event::SagaAbandoned(_) => self.end(Status::Abandoned, at),
-            Event::OperatorActed(_) => {}
+            Event::OperatorActed(event) => self.remember(event),
         }
         self.version += 1;
         self.updated_at = at;
@@ -500,6 +516,21 @@ impl SagaState {
     fn end(&mut self, status: Status, at: Timestamp) {
         self.status = status;
         self.ended_at = Some(at);
+    }
+
+    fn remember(&mut self, acted: &OperatorActed) {
+        let Some(request_id) = acted.request_id.clone() else { return };
+        if self.commands.len() == CARRIED_OUT_MAX {
+            self.commands.remove(0);
+        }
+        let (action, step, reason) = (acted.action.clone(), acted.step.clone(), acted.reason.clone());
+        self.commands.push(CarriedOut { request_id, action, step, reason });
+    }
+
+    /// The operator's command that was carried out under this request id, if it is not too long ago.
+    #[must_use]
+    pub fn carried_out(&self, request_id: &str) -> Option<&CarriedOut> {
+        self.commands.iter().find(|command| command.request_id == request_id)
     }
 
     /// The step with this id.
@@ -579,6 +610,15 @@ impl StepState {
     pub fn is_passed(&self) -> bool {
         matches!(self.status, StepStatus::Succeeded | StepStatus::Skipped)
     }
+}
+
+/// Whether a process that is gone may have called what it announced in this epoch.
+fn may_have_been_called(announced: Epoch, owner: Option<Epoch>) -> bool {
+    #[cfg(feature = "mutants")]
+    if crate::mutants::FORGET_WHAT_THE_DEAD_CALLED.is_on() {
+        return false;
+    }
+    owner.is_some_and(|owner| announced < owner)
 }
 
 const fn in_operation(operation: Operation) -> StepStatus {

@@ -46,7 +46,8 @@ impl FromRequest for Received {
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, payload) = (req.clone(), payload.take());
-        Box::pin(async move { Ok(receive(&req, payload).await?) })
+        let bytes_max = req.app_data::<web::Data<App>>().map_or(0, |app| app.body_bytes_max());
+        Box::pin(async move { Ok(receive(&req, payload, bytes_max).await?) })
     }
 }
 
@@ -70,8 +71,12 @@ impl<T: DeserializeOwned + 'static> FromRequest for Form<T> {
     }
 }
 
-async fn receive(req: &HttpRequest, mut payload: Payload) -> Result<Received, Problem> {
-    let bytes_max = req.app_data::<web::Data<App>>().map_or(0, |app| app.body_bytes_max());
+/// Reads a body of at most so many bytes.
+///
+/// # Errors
+///
+/// When it is larger, encoded, broken off, or too slow.
+pub async fn receive(req: &HttpRequest, mut payload: Payload, bytes_max: usize) -> Result<Received, Problem> {
     let media_type = media_type(req)?;
     let declared = req.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|declared| declared > bytes_max) {

@@ -9,6 +9,7 @@ use skald_core::ids::SagaId;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
+use crate::hex;
 
 /// Bytes of the signature that a cursor carries: enough to tell a mistake from a cursor.
 const TAG_LEN: usize = 8;
@@ -31,10 +32,7 @@ impl Cursors {
     pub fn after(&self, saga: SagaId, query: &str) -> String {
         let id = saga.as_uuid().into_bytes();
         let tag = self.tag(&id, query);
-        id.iter().chain(&tag).fold(String::with_capacity(2 * (ID_LEN + TAG_LEN)), |mut text, byte| {
-            fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}")).expect("writing to a string does not fail");
-            text
-        })
+        hex::encode(&[&id[..], &tag].concat())
     }
 
     /// The saga after which the list goes on.
@@ -47,7 +45,7 @@ impl Cursors {
             let reason = "must be the next_cursor of a page of this list, with the same filters";
             Problem::in_field(Code::InvalidCursor, "cursor", reason)
         };
-        let bytes = decode(cursor).ok_or_else(refused)?;
+        let bytes: [u8; ID_LEN + TAG_LEN] = hex::decode(cursor).ok_or_else(refused)?;
         let (id, tag) = bytes.split_at(ID_LEN);
         let id: [u8; ID_LEN] = id.try_into().expect("split there");
         if self.tag(&id, query) != *tag {
@@ -62,16 +60,6 @@ impl Cursors {
         tag.copy_from_slice(&mac.into_bytes()[..TAG_LEN]);
         tag
     }
-}
-
-fn decode(text: &str) -> Option<[u8; ID_LEN + TAG_LEN]> {
-    let text: &[u8; 2 * (ID_LEN + TAG_LEN)] = text.as_bytes().try_into().ok()?;
-    let mut bytes = [0; ID_LEN + TAG_LEN];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-    }
-    Some(bytes)
 }
 
 impl fmt::Debug for Cursors {

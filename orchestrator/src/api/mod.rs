@@ -10,6 +10,7 @@ pub mod cursor;
 mod definitions;
 mod headers;
 pub mod heads;
+mod internal;
 mod observe;
 pub mod openapi;
 mod operations;
@@ -41,6 +42,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
     admin::routes(config);
     definitions::routes(config);
     operations::routes(config);
+    internal::routes(config);
 }
 
 /// One path with its methods. Whatever else is asked of it is answered 405 with `Allow`; a path that has GET has HEAD.

@@ -55,6 +55,7 @@ use super::{admin, definitions, operations, problem, sagas};
         admin::participants::pause,
         admin::participants::resume,
         admin::pauses::handle,
+        admin::replicas::handle,
         operations::livez::handle,
         operations::readyz::handle,
         operations::metrics::handle,

@@ -56,6 +56,7 @@ codes! {
     InvalidCursor = "invalid_cursor", 400, "The cursor is not one that this list gave out";
     MissingToken = "missing_token", 401, "A callback needs the token of its call";
     WrongToken = "wrong_token", 403, "The token is not that of this call";
+    NotAReplica = "not_a_replica", 403, "Only another replica of this database may ask that";
     NotFound = "not_found", 404, "There is nothing at this path";
     SagaNotFound = "saga_not_found", 404, "There is no such saga";
     StepNotFound = "step_not_found", 404, "The saga has no such step";
@@ -78,7 +79,7 @@ codes! {
     ModeNotAvailable = "mode_not_available", 501, "Sagas cannot run in this mode yet";
     Overloaded = "overloaded", 503, "Too much is going on; nothing was accepted";
     DefinitionPaused = "definition_paused", 503, "No saga of this definition is started at the moment";
-    NoOwner = "no_owner", 503, "This replica cannot change the saga at the moment";
+    NoOwner = "no_owner", 503, "No replica can take this at the moment";
     InDoubt = "in_doubt", 503, "It is not known whether the change was made";
     DatabaseUnavailable = "database_unavailable", 503, "The database does not answer";
 }

@@ -11,13 +11,12 @@ pub fn of_start(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::InDoubt => Problem::new(
             Code::InDoubt,
-            "The database could not say whether the saga was started. With an idempotency key, repeat the request; \
+            "Nobody could say whether the saga was started. With an idempotency key, repeat the request; \
              without one, look for it: GET /sagas?correlation_id=..",
         )
         .retry_after(1),
         Refusal::NotOwner => {
-            Problem::new(Code::NoOwner, "This replica cannot start sagas at the moment. Nothing was started.")
-                .retry_after(1)
+            Problem::new(Code::NoOwner, "No replica could take the start in time. Nothing was started.").retry_after(1)
         }
         refusal => of_input(refusal),
     }
@@ -41,15 +40,16 @@ pub fn of_input(refusal: Refusal) -> Problem {
         Refusal::Overloaded => {
             Problem::new(Code::Overloaded, "Too much is going on. Nothing was accepted.").retry_after(1)
         }
-        Refusal::NotOwner => {
-            Problem::new(Code::NoOwner, "This replica cannot change the saga at the moment. Nothing was changed.")
-                .retry_after(1)
-        }
+        Refusal::NotOwner => Problem::new(
+            Code::NoOwner,
+            "The replica that had the saga is gone, and no other took over in time. Nothing was changed.",
+        )
+        .retry_after(1),
         Refusal::NoSuchSaga => Problem::new(Code::SagaNotFound, "There is no such saga."),
         Refusal::Illegal(illegal) => of_illegal(&illegal),
         Refusal::InDoubt => {
-            let detail =
-                "The database could not say whether the change was made. Look at the saga before repeating it.";
+            let detail = "Nobody could say whether the change was made. Look at the saga before repeating it; with the same \
+                 idempotency key, an operator's command can be repeated as it is.";
             Problem::new(Code::InDoubt, detail).retry_after(1)
         }
         // A key belongs to a start, and starts look the key up.
@@ -64,6 +64,10 @@ fn of_illegal(illegal: &IllegalInput) -> Problem {
         IllegalInput::NoSuchStep(_) => Code::StepNotFound,
         IllegalInput::RevisionMismatch { .. } => Code::RevisionMismatch,
         IllegalInput::NotUnderWay { .. } => Code::NotUnderWay,
+        IllegalInput::RequestIdTaken(action) => {
+            let reason = format!("was used for another command on this saga ({action}), or with another reason");
+            return Problem::in_field(Code::KeyReused, "Idempotency-Key", reason);
+        }
         IllegalInput::NotNow(_) => Code::NotPossible,
         IllegalInput::MissingOutput(_) => {
             return Problem::in_field(Code::OutputRequired, "/output", illegal.to_string());

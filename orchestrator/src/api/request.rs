@@ -27,7 +27,7 @@ use crate::app::App;
 /// What belongs to a request, wherever it leads.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// The client's, or one made here. Also the request id under which admin actions are recorded.
+    /// The client's, or one made here.
     pub correlation_id: Arc<str>,
     /// The client's W3C trace context, if it is well-formed.
     pub traceparent: Option<String>,

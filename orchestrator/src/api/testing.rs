@@ -28,6 +28,8 @@ use crate::{
     storage::{Owner, Store, memory::MemoryStore},
 };
 
+const LEASE: Millis = Millis(5000);
+pub const PATIENCE: Duration = Duration::from_secs(3);
 const SERVICES: [&str; 3] = ["catalog", "orders", "sales"];
 
 /// One step that can be undone; its input is any object.
@@ -198,6 +200,13 @@ impl TestServer {
         Self::on(Arc::new(MemoryStore::new(Arc::new(WallClock), 1)), 1000, 1000).await
     }
 
+    /// Two replicas on one store with one shard: the first owns it, the second owns nothing.
+    pub async fn pair() -> (Self, Self) {
+        let owner = Self::with_one_shard().await;
+        let other = Self::on(Arc::clone(&owner.store), 1000, 1000).await;
+        (owner, other)
+    }
+
     /// A replica on this store.
     pub async fn on(store: Arc<MemoryStore>, resident_max: usize, queue_max: usize) -> Self {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
@@ -209,8 +218,10 @@ impl TestServer {
         definitions.register(include_str!("../../../definitions/checkout.yaml")).await.unwrap();
         definitions.register(NOTE).await.unwrap();
         let metrics = Arc::new(Metrics::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let owner = Owner { id: uuid::Uuid::new_v4().to_string(), url: Some(base.clone()) };
         let shards = u16::try_from(store.shards().await.unwrap().len()).unwrap();
-        let owner = Owner { id: uuid::Uuid::new_v4().to_string(), url: None };
         let limits = Limits {
             shards,
             resident_max,
@@ -229,7 +240,7 @@ impl TestServer {
             metrics: Arc::clone(&metrics),
             owner: owner.clone(),
             limits,
-            lease: Millis(5000),
+            lease: LEASE,
             grace: Millis(5000),
             requests_max: 1000,
         });
@@ -242,7 +253,9 @@ impl TestServer {
             clock,
             tokens: tokens.clone(),
             gate: Arc::clone(&participants) as Arc<dyn Gate>,
-            owner_id: owner.id,
+            owner,
+            lease: LEASE,
+            patience: PATIENCE,
             shards,
             secret: [7; 32],
             body_bytes_max: 1024 * 1024,
@@ -250,14 +263,10 @@ impl TestServer {
         })
         .await
         .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
         let options = ServeOptions { workers: 1, connections_max: 2000, stop_grace: Duration::from_secs(1) };
         let server = serve(listener, Arc::clone(&app), options).unwrap();
         let handle = server.handle();
         tokio::spawn(server);
-        // Whoever comes second finds it installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let server = Self { base, app, store, participants, tokens, client, handle };
         server.until_it_owns_shards().await;

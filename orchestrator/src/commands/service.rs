@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ const IDLE_MAX: skald_core::time::Millis = skald_core::time::Millis(2_000);
 /// Requests that may wait for the engine's task.
 const REQUESTS_MAX: usize = 10_000;
 const CONNECTIONS_MAX: usize = 25_000;
+/// Beyond the lease, what a successor may need to take a shard and read what is unfinished in it.
+const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(5);
 const CLOCK_SYNC_EVERY: Duration = Duration::from_secs(30);
 
 /// A running service.
@@ -60,7 +62,7 @@ impl Service {
             Arc::new(HttpParticipants::new(&config.participants, clock.clone(), tokens.clone(), &metrics)?);
         let definitions = definitions(config, &store, &clock, bundled).await?;
         let shards = u16::try_from(store.shards().await?.len()).context("the database has too many shards")?;
-        let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(format!("http://{addr}")) };
+        let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(advertised_url(config, addr)) };
         let engine = Engine::run(Parts {
             store: Arc::clone(&store),
             participants: participants.clone(),
@@ -81,7 +83,9 @@ impl Service {
             clock,
             tokens,
             gate: participants,
-            owner_id: owner.id,
+            owner,
+            lease: config.database.lease,
+            patience: Duration::from_millis(config.database.lease.0) + TAKEOVER_TIME_MAX,
             shards,
             secret,
             body_bytes_max: config.server.body_max.0,
@@ -135,6 +139,25 @@ impl Gate for HttpParticipants {
         };
         Self::health(self).into_iter().map(health).collect()
     }
+}
+
+/// Where other replicas reach this one.
+fn advertised_url(config: &Config, addr: SocketAddr) -> String {
+    if let Some(url) = &config.server.advertised_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    if !addr.ip().is_unspecified() {
+        return format!("http://{addr}");
+    }
+    // On SQLite every other replica is on this machine.
+    if !config.database.url.reveal().starts_with("sqlite:") {
+        tracing::warn!(
+            "listening on {addr}, which is no address to reach this replica by: other replicas on other machines cannot \
+             forward requests to it; set server.advertised_url"
+        );
+    }
+    let loopback: IpAddr = if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    format!("http://{}", SocketAddr::new(loopback, addr.port()))
 }
 
 fn processors() -> usize {
@@ -249,5 +272,26 @@ async fn register(definitions: &Definitions, place: &str, text: &str) -> anyhow:
             bail!("{place} is not a valid definition:{}", list.concat())
         }
         Err(error) => Err(error).with_context(|| place.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_reached_where_it_says_or_else_where_it_listens() {
+        let config = |url: Option<&str>| {
+            let server = config::Server { advertised_url: url.map(str::to_owned), ..config::Server::default() };
+            Config { server, ..Config::default() }
+        };
+        for (given, listening, url) in [
+            (Some("https://skald-1:8443/"), "0.0.0.0:8080", "https://skald-1:8443"),
+            (None, "192.0.2.1:8080", "http://192.0.2.1:8080"),
+            (None, "0.0.0.0:8080", "http://127.0.0.1:8080"),
+            (None, "[::]:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(advertised_url(&config(given), listening.parse().unwrap()), url, "{given:?} {listening}");
+        }
     }
 }

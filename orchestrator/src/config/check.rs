@@ -1,5 +1,6 @@
 //! Which values are usable, beyond their type.
 
+use reqwest::Url;
 use skald_core::time::Millis;
 
 use super::{Config, Problem};
@@ -54,9 +55,25 @@ fn texts(config: &Config, problems: &mut Vec<Problem>) {
         let text = format!("is no filter ({error}): write a level such as `info`, or `info,skald::dispatch=debug`");
         problems.push(Problem::new("log.level", text));
     }
+    if config.server.advertised_url.as_deref().is_some_and(|url| !is_origin(url)) {
+        let text = "is not the address of a server: write scheme, host and port, such as http://skald-1:8080";
+        problems.push(Problem::new("server.advertised_url", text));
+    }
     if let Some(Err((key, text))) = config.server.callback_secret.as_ref().map(super::SecretSource::read) {
         problems.push(Problem::new(format!("server.callback_secret.{key}"), text));
     }
+}
+
+/// Nothing but scheme, host and port. What is forwarded is sealed together with its path, so there can be no prefix.
+fn is_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
 }
 
 fn is_name(name: &str) -> bool {

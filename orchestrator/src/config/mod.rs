@@ -54,6 +54,8 @@ pub struct Config {
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct Server {
     pub listen: SocketAddr,
+    /// Where other replicas reach this one: scheme, host and port. None: as `listen` says.
+    pub advertised_url: Option<String>,
     /// A larger request body is refused.
     pub body_max: ByteSize,
     /// Threads that serve requests. None: one per processor.
@@ -70,6 +72,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            advertised_url: None,
             body_max: ByteSize(1 << 20),
             workers: None,
             shutdown_grace: Millis(30_000),

@@ -34,7 +34,12 @@ fn everything() -> Config {
     let source = || SecretSource { value: Some(Secret::new("s")), env: Some("E".into()), file: Some("f".into()) };
     let SecretSource { value, env, file } = source();
     Config {
-        server: Server { workers: Some(2), callback_secret: Some(source()), ..Server::default() },
+        server: Server {
+            advertised_url: Some("http://a:1".to_owned()),
+            workers: Some(2),
+            callback_secret: Some(source()),
+            ..Server::default()
+        },
         participants: BTreeMap::from([(
             "sales".to_owned(),
             Participant {

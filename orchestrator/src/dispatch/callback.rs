@@ -8,6 +8,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::hex;
+
 /// Issues and checks tokens.
 #[derive(Clone)]
 pub struct CallbackTokens {
@@ -39,7 +41,7 @@ impl CallbackTokens {
     /// Is this the token for the call with this idempotency key? Takes the same time whatever the token holds.
     #[must_use]
     pub fn verify(&self, key: &str, token: &str) -> bool {
-        let Some(tag) = decode(token) else { return false };
+        let Some(tag) = hex::decode::<{ TOKEN_LEN / 2 }>(token) else { return false };
         self.mac(key).verify_slice(&tag).is_ok()
     }
 
@@ -48,16 +50,6 @@ impl CallbackTokens {
         mac.update(key.as_bytes());
         mac
     }
-}
-
-fn decode(token: &str) -> Option<[u8; TOKEN_LEN / 2]> {
-    let token: &[u8; TOKEN_LEN] = token.as_bytes().try_into().ok()?;
-    let mut tag = [0; TOKEN_LEN / 2];
-    for (byte, pair) in tag.iter_mut().zip(token.chunks_exact(2)) {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-    }
-    Some(tag)
 }
 
 impl fmt::Debug for CallbackTokens {

@@ -55,6 +55,10 @@ impl Definitions {
     /// When the store cannot be read.
     pub async fn load(&self) -> Result<(), StoreError> {
         for stored in self.store.definitions().await? {
+            // A registered version never changes.
+            if self.get(&stored.name, Some(stored.version)).is_some() {
+                continue;
+            }
             match Definition::parse(&stored.document, None) {
                 Ok(definition) => self.add(Arc::new(definition)),
                 Err(problems) => {

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Parts;
+use super::{Parts, definitions::Definitions};
 use crate::{
     dispatch::{Lease, Term},
     metrics::Metrics,
@@ -51,6 +51,7 @@ pub(super) struct Scanned {
 
 pub(super) struct Keeper {
     store: Arc<dyn Store>,
+    definitions: Arc<Definitions>,
     metrics: Arc<Metrics>,
     owner: Owner,
     lease: Millis,
@@ -75,6 +76,7 @@ impl Keeper {
         let limits = LeaseLimits::new(parts.limits.shards, parts.lease, parts.grace);
         Self {
             store: Arc::clone(&parts.store),
+            definitions: Arc::clone(&parts.definitions),
             metrics: Arc::clone(&parts.metrics),
             owner: parts.owner.clone(),
             lease: parts.lease,
@@ -220,10 +222,10 @@ impl Keeper {
         }
         let until = self.machine.until(shard).map_or_else(Instant::now, |until| self.instant(until));
         let lease = Lease::until(until.into_std());
-        let (store, term) = (Arc::clone(&self.store), lease.term());
+        let (store, definitions, term) = (Arc::clone(&self.store), Arc::clone(&self.definitions), lease.term());
         self.scans.spawn(async move {
             tokio::select! {
-                unfinished = scan(&*store, shard) => Some(Scanned { taken, unfinished }),
+                unfinished = scan(&*store, &definitions, shard) => Some(Scanned { taken, unfinished }),
                 () = term.ended() => None,
             }
         });
@@ -256,9 +258,19 @@ async fn answered(
 }
 
 /// All that is unfinished in a shard, however often it takes to read it.
-async fn scan(store: &dyn Store, shard: Shard) -> Vec<Unfinished> {
+///
+/// The owner before may have known definitions that were registered with it only: they are read first.
+async fn scan(store: &dyn Store, definitions: &Definitions, shard: Shard) -> Vec<Unfinished> {
     loop {
-        match unfinished(store, shard).await {
+        let read = async {
+            match definitions.load().await {
+                // Sagas of a definition that cannot be read stay where they are; the others go on.
+                Err(error @ StoreError::Unreadable(_)) => tracing::error!(%error, "a definition cannot be read"),
+                loaded => loaded?,
+            }
+            unfinished(store, shard).await
+        };
+        match read.await {
             Ok(found) => return found,
             Err(error) => tracing::warn!(%shard, %error, "unfinished sagas cannot be read; trying again"),
         }

@@ -8,6 +8,8 @@ pub mod definitions;
 mod leases;
 mod observe;
 mod shell;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, RwLock},
@@ -201,23 +203,7 @@ fn end_on_panic(ended: Result<(), JoinError>, exit: impl FnOnce(i32)) {
 }
 
 /// Whether waiting longer is pointless: it ended, or only an operator can move it on.
-const fn is_settled(status: Status) -> bool {
+#[must_use]
+pub const fn is_settled(status: Status) -> bool {
     status.is_ended() || matches!(status, Status::Parked)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_process_ends_when_its_engine_panics_and_only_then() {
-        let mut codes: Vec<i32> = Vec::new();
-        end_on_panic(tokio::spawn(async {}).await, |code| codes.push(code));
-        let pending = tokio::spawn(std::future::pending());
-        pending.abort();
-        end_on_panic(pending.await, |code| codes.push(code));
-        assert_eq!(codes, [0_i32; 0]);
-        end_on_panic(tokio::spawn(async { panic!("a bug") }).await, |code| codes.push(code));
-        assert_eq!(codes, [EXIT_ENGINE_FAILED]);
-    }
 }

@@ -26,6 +26,7 @@ mod wake;
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 pub use self::{
@@ -63,14 +64,15 @@ pub enum Input {
 }
 
 /// A participant tells how an operation ended that it had accepted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Callback {
     pub step: String,
     pub operation: Operation,
     pub outcome: CallbackOutcome,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CallbackOutcome {
     /// The output stands where an answer's body would.
     Succeeded {
@@ -109,7 +111,8 @@ pub struct Announced {
 }
 
 /// Why an input cannot be applied. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum IllegalInput {
     #[error("the saga has ended as {0}")]
     Ended(Status),
@@ -119,6 +122,8 @@ pub enum IllegalInput {
     RevisionMismatch { expected: u64, actual: u64 },
     #[error("the {operation} of step `{step}` is not under way: the step is {}", .status.as_str())]
     NotUnderWay { step: String, operation: Operation, status: StepStatus },
+    #[error("the request id was used for another command: {0}")]
+    RequestIdTaken(String),
     #[error("{0}")]
     NotNow(String),
     #[error("{0}")]

@@ -7,6 +7,9 @@
 //! | `skip` | an operation is parked or waits | left out; a skipped compensation ends the saga as `abandoned` |
 //! | `compensate` | going forward, also past the pivot and while parked | the saga fails and is undone |
 //! | `abandon` | parked | ended as it stands |
+//!
+//! A command that was carried out already, as its request id tells, is answered with the saga as it is by then: also when
+//! it was this very command that ended the saga, or moved it past the revision that it expects.
 
 use alloc::{
     borrow::ToOwned,
@@ -16,6 +19,7 @@ use alloc::{
     vec::Vec,
 };
 
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{IllegalInput, machine::Machine};
@@ -28,17 +32,22 @@ use crate::{
     state::{Flight, Phase, Status, Wait},
 };
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OperatorCommand {
     pub actor: String,
     pub reason: String,
+    /// Names this command among its saga's, so that it can be repeated without harm. Without one, every repetition is
+    /// a command of its own.
     pub request_id: Option<String>,
+    /// Of the HTTP request that brought it.
+    pub correlation_id: Option<String>,
     /// Refuse unless the saga is at this revision.
     pub expected_revision: Option<u64>,
     pub action: OperatorAction,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OperatorAction {
     /// Of one step, or of every one that is parked (if none is, of every one that waits for an attempt).
     Retry {
@@ -50,6 +59,7 @@ pub enum OperatorAction {
     },
     Skip {
         step: String,
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
         output: Option<Value>,
     },
     Compensate,
@@ -57,12 +67,21 @@ pub enum OperatorAction {
 }
 
 /// What an operator found out about an operation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resolution {
     /// The action took effect; or the compensation did.
-    Succeeded { output: Option<Value> },
+    Succeeded {
+        #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+    },
     /// The action had no effect.
     Rejected,
+}
+
+/// An output that is there is an output, also when it is null.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 impl OperatorAction {
@@ -88,6 +107,9 @@ impl OperatorAction {
 
 impl Machine<'_> {
     pub(super) fn operate(&mut self, command: OperatorCommand) -> Result<(), IllegalInput> {
+        if self.is_repeated(&command)? {
+            return Ok(());
+        }
         if let Some(expected) = command.expected_revision
             && expected != self.state.version
         {
@@ -102,6 +124,7 @@ impl Machine<'_> {
             step: command.action.step().map(str::to_owned),
             reason: command.reason.clone(),
             request_id: command.request_id,
+            correlation_id: command.correlation_id,
         };
         match command.action {
             OperatorAction::Retry { step } => self.retry(acted, step.as_deref()),
@@ -110,6 +133,16 @@ impl Machine<'_> {
             OperatorAction::Compensate => self.force_compensate(acted, &command.reason),
             OperatorAction::Abandon => self.abandon(acted),
         }
+    }
+
+    /// Whether the command was carried out already.
+    fn is_repeated(&self, command: &OperatorCommand) -> Result<bool, IllegalInput> {
+        let Some(request_id) = command.request_id.as_deref() else { return Ok(false) };
+        let Some(earlier) = self.state.carried_out(request_id) else { return Ok(false) };
+        let same = earlier.action == command.action.name()
+            && earlier.step.as_deref() == command.action.step()
+            && earlier.reason == command.reason;
+        if same { Ok(true) } else { Err(IllegalInput::RequestIdTaken(earlier.action.clone())) }
     }
 
     fn retry(&mut self, acted: OperatorActed, step: Option<&str>) -> Result<(), IllegalInput> {

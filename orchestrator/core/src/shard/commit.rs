@@ -113,6 +113,14 @@ impl<R> Commits<R> {
         self.queue.push_back(pending);
     }
 
+    /// With nothing left to be tried again, no commit would ever show that they get through after all.
+    fn forget_stall(&mut self) {
+        if self.again.is_empty() && self.under_way.is_none() {
+            self.stalled = None;
+            self.retry_at = None;
+        }
+    }
+
     fn settle_key(&mut self, transition: &Transition) {
         if let Some(key) = &transition.start_key {
             self.keys.remove(&(Arc::clone(&key.definition), key.key.clone()));
@@ -172,6 +180,7 @@ impl<R> Writer<R> {
                 self.commits.stalled = Some(reason);
                 self.commits.retry_at = Some(now.plus(COMMIT_AGAIN_AFTER));
                 self.try_again(done);
+                self.commits.forget_stall();
             }
             Err(CommitError::Refused(reason)) => {
                 if let Some(held) = self.without_lost(done) {
@@ -324,6 +333,7 @@ impl<R> Writer<R> {
             let held = self.without_lost(batch);
             self.commits.again.extend(held);
         }
+        self.commits.forget_stall();
         for reply in owed {
             self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         }

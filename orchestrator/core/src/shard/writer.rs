@@ -19,6 +19,7 @@ use alloc::{
     vec::Vec,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -92,7 +93,8 @@ pub enum Effect<R> {
 }
 
 /// Why a request was not carried out. Nothing was written, except perhaps for `InDoubt`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     #[error("too many sagas are running")]
     Overloaded,

@@ -6,7 +6,7 @@ use skald_core::decide::OperatorAction;
 use super::{
     super::{body::Form, problem::Problem, request::RequestContext, view::Saga},
     answer::{ActionProblems, carry_out},
-    order::{OperatorRequest, Order, OrderHeaders},
+    order::{OperatorRequest, Order, OrderHeaders, RepeatHeader},
 };
 use crate::app::App;
 
@@ -18,7 +18,7 @@ use crate::app::App;
     path = "/admin/sagas/{id}/abandon",
     operation_id = "abandonSaga",
     tag = "admin",
-    params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders),
+    params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders, RepeatHeader),
     request_body(content = OperatorRequest),
     responses(
         (status = 200, description = "The saga as it is then", body = Saga, headers(("ETag" = String))),

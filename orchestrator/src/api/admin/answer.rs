@@ -29,6 +29,7 @@ problems!(
     RevisionMismatch,
     BodyTooLarge,
     UnsupportedMediaType,
+    KeyReused,
     OutputRequired,
     Overloaded,
     NoOwner,
@@ -53,11 +54,12 @@ pub async fn carry_out(
     let command = OperatorCommand {
         actor: order.actor,
         reason: order.reason,
-        request_id: Some(context.correlation_id.to_string()),
+        request_id: Some(order.request_id),
+        correlation_id: Some(context.correlation_id.to_string()),
         expected_revision: headers::if_match(req.headers())?,
         action,
     };
-    if let Err(refused) = app.engine().operate(saga, command).await {
+    if let Err(refused) = app.router().operate(saga, command).await {
         return Err(refusal::of_saga(app, saga, refused).await);
     }
     let saga = app.saga(saga).await.map_err(|problem| {

@@ -25,7 +25,7 @@ use super::{
         request::RequestContext,
         words::{Moment, SagaMode, SagaStatus},
     },
-    order::{Actor, ActorHeader, Order, Reason},
+    order::{Actor, ActorHeader, Order, Reason, RepeatHeader},
 };
 use crate::{app::App, storage::SagaFilter};
 
@@ -135,7 +135,7 @@ problems!(
     path = "/admin/sagas/retry",
     operation_id = "retrySagas",
     tag = "admin",
-    params(ActorHeader),
+    params(ActorHeader, RepeatHeader),
     request_body(content = BulkRequest),
     responses((status = 200, description = "What was done, or would be", body = BulkResult), Problems),
 )]
@@ -156,7 +156,7 @@ pub async fn retry(
     path = "/admin/sagas/compensate",
     operation_id = "compensateSagas",
     tag = "admin",
-    params(ActorHeader),
+    params(ActorHeader, RepeatHeader),
     request_body(content = BulkRequest),
     responses((status = 200, description = "What was done, or would be", body = BulkResult), Problems),
 )]
@@ -177,7 +177,7 @@ pub async fn compensate(
     path = "/admin/sagas/abandon",
     operation_id = "abandonSagas",
     tag = "admin",
-    params(ActorHeader),
+    params(ActorHeader, RepeatHeader),
     request_body(content = BulkRequest),
     responses((status = 200, description = "What was done, or would be", body = BulkResult), Problems),
 )]
@@ -280,11 +280,12 @@ async fn act(
         let command = OperatorCommand {
             actor: order.actor.clone(),
             reason: order.reason.clone(),
-            request_id: Some(context.correlation_id.to_string()),
+            request_id: Some(order.request_id.clone()),
+            correlation_id: Some(context.correlation_id.to_string()),
             expected_revision: None,
             action: action.clone(),
         };
-        let refused = app.engine().operate(saga, command).await.err()?;
+        let refused = app.router().operate(saga, command).await.err()?;
         let problem = refusal::of_saga(app, saga, refused).await;
         let (id, code) = (saga.to_string(), problem.code().as_str());
         Some(BulkRefusal { id, code, reason: problem.detail().to_owned() })

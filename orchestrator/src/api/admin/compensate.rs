@@ -6,7 +6,7 @@ use skald_core::decide::OperatorAction;
 use super::{
     super::{body::Form, problem::Problem, request::RequestContext, view::Saga},
     answer::{ActionProblems, carry_out},
-    order::{OperatorRequest, Order, OrderHeaders},
+    order::{OperatorRequest, Order, OrderHeaders, RepeatHeader},
 };
 use crate::app::App;
 
@@ -18,7 +18,7 @@ use crate::app::App;
     path = "/admin/sagas/{id}/compensate",
     operation_id = "compensateSaga",
     tag = "admin",
-    params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders),
+    params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders, RepeatHeader),
     request_body(content = OperatorRequest),
     responses(
         (status = 200, description = "The saga as it is then", body = Saga, headers(("ETag" = String))),
@@ -59,7 +59,7 @@ mod tests {
         let events = events.body["items"].as_array().unwrap();
         let acted = events.iter().find(|event| event["kind"] == "OperatorActed").unwrap();
         assert_eq!((&acted["actor"], &acted["data"]["reason"]), (&json!("tester"), &json!("customer called")));
-        assert_eq!(acted["data"]["request_id"].as_str(), Some(reply.header("x-correlation-id")));
+        assert_eq!(acted["data"]["correlation_id"].as_str(), Some(reply.header("x-correlation-id")));
 
         let again = server.act(&format!("/admin/sagas/{id}/compensate"), json!({})).await;
         assert!(again.problem(409, "saga_ended").contains("compensated"));

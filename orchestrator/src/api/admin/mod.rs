@@ -8,6 +8,7 @@ pub mod definitions;
 pub mod order;
 pub mod participants;
 pub mod pauses;
+pub mod replicas;
 pub mod resolve;
 pub mod retry;
 pub mod retry_step;
@@ -35,4 +36,5 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     post("/admin/participants/{name}/pause", web::to(participants::pause));
     post("/admin/participants/{name}/resume", web::to(participants::resume));
     config.service(resource("/admin/pauses", [(Method::GET, web::to(pauses::handle))]));
+    config.service(resource("/admin/replicas", [(Method::GET, web::to(replicas::handle))]));
 }

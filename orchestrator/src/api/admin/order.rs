@@ -5,6 +5,7 @@ use std::fmt;
 use actix_web::HttpRequest;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::super::{
     body::given,
@@ -56,6 +57,8 @@ impl fmt::Display for Reason {
 pub struct Order {
     pub actor: String,
     pub reason: String,
+    /// The client's idempotency key, or one made here: under it the command is recorded, and known again.
+    pub request_id: String,
 }
 
 /// An action that needs nothing but who and why.
@@ -81,6 +84,22 @@ pub struct OrderHeaders {
     /// Only if the saga is still at this revision: its `ETag`.
     #[param(rename = "If-Match", nullable = false, pattern = r#"^(\*|"[0-9]{1,18}")$"#, example = "\"12\"")]
     if_match: Option<String>,
+}
+
+/// The header under which an action on sagas can be repeated.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes")]
+pub struct RepeatHeader {
+    /// Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is
+    /// by then. A saga knows the keys of its last 16 actions.
+    #[param(
+        rename = "Idempotency-Key",
+        nullable = false,
+        pattern = r#"^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#,
+        example = "ticket-815"
+    )]
+    idempotency_key: Option<String>,
 }
 
 /// The header of an action on several sagas, or on none.
@@ -111,6 +130,8 @@ impl Order {
                 return Err(Problem::in_field(Code::InvalidBody, "/actor", reason));
             }
         };
-        Ok(Self { actor, reason: reason.to_string() })
+        let key = headers::idempotency_key(req.headers())?;
+        let request_id = key.unwrap_or_else(|| Uuid::new_v4().to_string());
+        Ok(Self { actor, reason: reason.to_string(), request_id })
     }
 }

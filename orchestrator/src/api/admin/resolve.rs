@@ -14,7 +14,7 @@ use super::{
         view::Saga,
     },
     answer::{ActionProblems, carry_out},
-    order::{Actor, Order, OrderHeaders, Reason},
+    order::{Actor, Order, OrderHeaders, Reason, RepeatHeader},
 };
 use crate::app::App;
 
@@ -56,6 +56,7 @@ pub enum ResolvedOutcome {
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),
         OrderHeaders,
+        RepeatHeader,
     ),
     request_body(content = ResolveRequest),
     responses(

@@ -13,7 +13,7 @@ use super::{
         view::Saga,
     },
     answer::{ActionProblems, carry_out},
-    order::{Actor, Order, OrderHeaders, Reason},
+    order::{Actor, Order, OrderHeaders, Reason, RepeatHeader},
 };
 use crate::app::App;
 
@@ -41,7 +41,7 @@ pub struct RetryRequest {
     path = "/admin/sagas/{id}/retry",
     operation_id = "retrySaga",
     tag = "admin",
-    params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders),
+    params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders, RepeatHeader),
     request_body(content = RetryRequest),
     responses(
         (status = 200, description = "The saga as it is then", body = Saga, headers(("ETag" = String))),

@@ -6,7 +6,7 @@ use skald_core::decide::OperatorAction;
 use super::{
     super::{body::Form, problem::Problem, request::RequestContext, view::Saga},
     answer::{ActionProblems, carry_out},
-    order::{OperatorRequest, Order, OrderHeaders},
+    order::{OperatorRequest, Order, OrderHeaders, RepeatHeader},
 };
 use crate::app::App;
 
@@ -22,6 +22,7 @@ use crate::app::App;
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),
         OrderHeaders,
+        RepeatHeader,
     ),
     request_body(content = OperatorRequest),
     responses(

@@ -14,7 +14,7 @@ use super::{
         view::Saga,
     },
     answer::{ActionProblems, carry_out},
-    order::{Actor, Order, OrderHeaders, Reason},
+    order::{Actor, Order, OrderHeaders, Reason, RepeatHeader},
 };
 use crate::app::App;
 
@@ -47,6 +47,7 @@ pub struct SkipRequest {
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),
         OrderHeaders,
+        RepeatHeader,
     ),
     request_body(content = SkipRequest),
     responses(

@@ -1,21 +1,22 @@
 //! `GET /readyz`: whether requests should be sent here.
 //!
-//! Ready is a replica that can start sagas: the database answers and takes writes, commits get through, it owns at least
-//! one shard, and it is not stopping. A replica without shards (`standby`: others have them all; `starting`: it has yet
-//! to take some) is not ready, though it answers whatever only reads. Participants never make it unready: their calls
-//! wait, and starts are still accepted.
+//! Ready is a replica that can take any request: the database answers and takes writes, commits get through, every shard
+//! has an owner, here or where requests are forwarded to, and it is not stopping. A shard may be without an owner for
+//! the length of a lease, as when one has just died: requests wait for the successor. Participants never make a replica
+//! unready: their calls wait, and starts are still accepted.
 
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use skald_core::ids::Shard;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::{
     params::Params,
     problem::{Problem, problems},
 };
-use crate::{app::App, engine::Health, storage::ShardRow};
+use crate::{app::App, engine::Health, forward::owners::Owner};
 
 /// The database must answer by then.
 const PING_TIME_MAX: Duration = Duration::from_secs(2);
@@ -47,7 +48,7 @@ pub struct Readiness {
 pub enum ReplicaRole {
     /// It owns shards, and drives their sagas.
     Active,
-    /// Other replicas own all shards; it reads, and takes over when one dies.
+    /// Other replicas own all shards; it reads, forwards to them, and takes over when one dies.
     Standby,
     /// It has not taken shards that are free, yet.
     Starting,
@@ -58,7 +59,7 @@ pub enum ReplicaRole {
 /// One thing that readiness depends on, or that is worth knowing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadinessCheck {
-    /// `database`, `commits`, `shards`, or `participant` and its name.
+    /// `database`, `commits`, `shards`, `replicas`, or `participant` and its name.
     #[schema(example = "database")]
     name: String,
     ok: bool,
@@ -70,7 +71,8 @@ problems!(Problems, InvalidParameter);
 
 /// Ask whether the replica is ready.
 ///
-/// Ready to start sagas, that is: reading works in any role. Participants do not count, but are shown.
+/// Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants
+/// do not count, but are shown.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -88,14 +90,14 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     let verbose = params.take_flag("verbose");
     params.finish()?;
     let health = app.engine().health();
-    let (database, shards) = tokio::join!(database(&app), shards(&app));
+    let (database, shards) = tokio::join!(database(&app), Shards::look(&app));
     let role = role(&app, &health, &shards);
-    let commits = commits(&health);
-    let ready = database.ok && commits.ok && role == ReplicaRole::Active;
+    let (commits, shards) = (commits(&health), shards.check(&app, &health));
+    let ready = database.ok && commits.ok && shards.ok && role != ReplicaRole::Stopping;
     let mut checks = Vec::new();
     if verbose {
-        let sharing = replicas(&app).await;
-        checks.extend([database, commits, shards_check(&app, &health, sharing, &shards)]);
+        let alive = check("replicas", true, format!("{} alive", replicas(&app).await));
+        checks.extend([database, commits, shards, alive]);
         checks.extend(participants(&app));
     }
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
@@ -129,9 +131,52 @@ fn commits(health: &Health) -> ReadinessCheck {
     }
 }
 
-async fn shards(app: &App) -> Vec<ShardRow> {
-    let read = app.read(|store| async move { store.shards().await });
-    tokio::time::timeout(PING_TIME_MAX, read).await.ok().and_then(Result::ok).unwrap_or_default()
+/// Whose the shards are.
+#[derive(Debug, Default)]
+struct Shards {
+    here: Vec<Shard>,
+    elsewhere: Vec<Shard>,
+    /// Nobody's, but lately somebody's.
+    orphaned: Vec<Shard>,
+    /// Nobody's, and for longer than it takes to succeed a dead owner.
+    abandoned: Vec<Shard>,
+}
+
+impl Shards {
+    async fn look(app: &App) -> Self {
+        let (owners, lease) = (app.router().owners(), app.router().lease());
+        let mut shards = Self::default();
+        for row in &*owners.rows(Duration::ZERO).await {
+            let whose = match owners.owner(row) {
+                Owner::Here => &mut shards.here,
+                Owner::Other(_) => &mut shards.elsewhere,
+                Owner::Nobody if owners.ownerless_for(row.shard).is_some_and(|time| time <= lease) => {
+                    &mut shards.orphaned
+                }
+                Owner::Nobody => &mut shards.abandoned,
+            };
+            whose.push(row.shard);
+        }
+        shards
+    }
+
+    fn check(&self, app: &App, health: &Health) -> ReadinessCheck {
+        let of = |what: &str, shards: &[Shard]| format!("{what}: {}; ", ranges(shards));
+        let detail = [
+            of("owned here", &self.here),
+            of("elsewhere", &self.elsewhere),
+            of("waiting for a successor", &self.orphaned),
+            of("without an owner", &self.abandoned),
+            format!(
+                "of {} shards. Here {} unfinished sagas, {} of them in memory",
+                app.shards(),
+                health.load.unfinished,
+                health.load.resident
+            ),
+        ];
+        let known = [&self.here, &self.elsewhere, &self.orphaned].iter().any(|shards| !shards.is_empty());
+        check("shards", known && self.abandoned.is_empty(), detail.concat())
+    }
 }
 
 /// How many replicas share the shards.
@@ -141,30 +186,30 @@ async fn replicas(app: &App) -> usize {
     replicas.iter().filter(|replica| replica.alive).count()
 }
 
-fn role(app: &App, health: &Health, shards: &[ShardRow]) -> ReplicaRole {
-    let now = app.clock().now();
-    let is_anothers =
-        |row: &ShardRow| row.lease_until > now && row.owner.as_deref().is_some_and(|owner| owner != app.owner_id());
+/// Numbers in ascending order, as `0-3, 7`.
+fn ranges(shards: &[Shard]) -> String {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for Shard(number) in shards.iter().copied() {
+        match ranges.last_mut() {
+            Some((_, last)) if number == *last + 1 => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let range = |(first, last): (u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let texts: Vec<String> = ranges.into_iter().map(range).collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+}
+
+fn role(app: &App, health: &Health, shards: &Shards) -> ReplicaRole {
     if health.stopping || *app.closing().borrow() {
         ReplicaRole::Stopping
     } else if health.load.shards > 0 {
         ReplicaRole::Active
-    } else if !shards.is_empty() && shards.iter().all(is_anothers) {
+    } else if shards.elsewhere.len() == usize::from(app.shards()) {
         ReplicaRole::Standby
     } else {
         ReplicaRole::Starting
     }
-}
-
-fn shards_check(app: &App, health: &Health, sharing: usize, shards: &[ShardRow]) -> ReadinessCheck {
-    let owned = health.load.shards;
-    let detail = format!(
-        "owns {owned} of {}, replicas alive: {sharing}; {} unfinished sagas, {} of them in memory",
-        app.shards(),
-        health.load.unfinished,
-        health.load.resident
-    );
-    check("shards", owned > 0 && !shards.is_empty(), detail)
 }
 
 fn participants(app: &App) -> Vec<ReadinessCheck> {
@@ -181,9 +226,13 @@ fn participants(app: &App) -> Vec<ReadinessCheck> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::Arc;
 
-    use super::super::super::testing::TestServer;
+    use serde_json::json;
+    use skald_core::{ids::Shard, time::Millis};
+
+    use super::super::super::testing::{TestServer, WallClock};
+    use crate::storage::{Store as _, memory::MemoryStore};
 
     #[actix_web::test]
     async fn a_replica_with_shards_and_a_database_is_ready() {
@@ -199,20 +248,27 @@ mod tests {
                 .iter()
                 .map(|check| check["name"].as_str().unwrap())
                 .collect();
-            let expected =
-                ["database", "commits", "shards", "participant catalog", "participant orders", "participant sales"];
+            let expected = [
+                "database",
+                "commits",
+                "shards",
+                "replicas",
+                "participant catalog",
+                "participant orders",
+                "participant sales",
+            ];
             assert_eq!(names, expected);
         }
         server.get("/readyz?verbose=maybe").await.problem(400, "invalid_parameter");
     }
 
     #[actix_web::test]
-    async fn a_replica_is_not_ready_without_its_database_or_shards_or_when_it_stops() {
+    async fn a_replica_is_ready_without_shards_but_not_without_its_database_or_when_it_stops() {
         let server = TestServer::with_one_shard().await;
-        let standby = TestServer::on(std::sync::Arc::clone(&server.store), 10, 10).await;
-        let reply = standby.get("/readyz").await;
-        assert_eq!((reply.status, &reply.body["role"]), (503, &json!("standby")), "{}", reply.text);
-        standby.post("/sagas/note", &json!({})).await.problem(503, "no_owner");
+        let standby = TestServer::on(Arc::clone(&server.store), 10, 10).await;
+        let reply = standby.get("/readyz?verbose").await;
+        assert_eq!((reply.status, &reply.body["role"]), (200, &json!("standby")), "{}", reply.text);
+        assert!(reply.text.contains("owned here: none; elsewhere: 0; "), "{}", reply.text);
 
         server.store.set_down(true);
         let down = server.get("/readyz?verbose").await;
@@ -222,5 +278,24 @@ mod tests {
         assert_eq!(server.get("/readyz").await.status, 200);
         server.app.close();
         assert_eq!(server.get("/readyz").await.body["role"], "stopping");
+    }
+    #[actix_web::test]
+    async fn a_shard_without_an_owner_that_can_be_reached_makes_unready_and_is_named() {
+        let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 2));
+        let stranger = crate::storage::Owner { id: "stranger".to_owned(), url: None };
+        store.take_shards(&stranger, Some(&[Shard(1)]), Millis(60_000)).await.unwrap();
+        let server = TestServer::on(store, 10, 10).await;
+        let reply = server.get("/readyz?verbose").await;
+        assert_eq!((reply.status, &reply.body["role"]), (503, &json!("active")), "{}", reply.text);
+        assert!(reply.text.contains("without an owner: 1; "), "{}", reply.text);
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_shown_as_a_range() {
+        for (numbers, text) in
+            [(vec![], "none"), (vec![3], "3"), (vec![0, 1, 2], "0-2"), (vec![0, 2, 3, 7], "0, 2-3, 7")]
+        {
+            assert_eq!(super::ranges(&numbers.into_iter().map(Shard).collect::<Vec<_>>()), text);
+        }
     }
 }

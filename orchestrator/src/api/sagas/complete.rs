@@ -118,7 +118,7 @@ pub async fn handle(
         return Err(Problem::new(Code::WrongToken, detail));
     }
     let callback = Callback { step: step.clone(), operation, outcome: outcome(&request)? };
-    let row = match app.engine().callback(saga, callback).await {
+    let row = match app.router().callback(saga, callback).await {
         Ok(row) => row,
         Err(refusal) => return Err(refusal::of_saga(&app, saga, refusal).await),
     };

@@ -6,6 +6,7 @@ pub mod events;
 pub mod get;
 mod keyed;
 pub mod list;
+mod settled;
 pub mod start;
 pub mod start_any;
 mod starting;

@@ -8,13 +8,8 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header};
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
-use skald_core::{
-    definition::Definition,
-    event::Mode,
-    ids::SagaId,
-    shard::writer::StartRequest,
-    state::{SagaRow, Status},
-};
+use skald_core::{definition::Definition, event::Mode, ids::SagaId, shard::writer::StartRequest, state::SagaRow};
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -24,12 +19,9 @@ use super::{
         request::RequestContext,
         view::Saga,
     },
-    keyed,
+    keyed, settled,
 };
-use crate::{app::App, storage::PauseKind};
-
-/// How often a saga that others may be moving on is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+use crate::{app::App, engine::is_settled, storage::PauseKind};
 
 /// A start that was asked for.
 #[derive(Debug)]
@@ -46,7 +38,8 @@ pub struct Ask {
 /// How a start was answered for.
 #[derive(Debug)]
 pub enum Begun {
-    Here(Box<SagaRow>),
+    /// By this request, here or at another replica.
+    Now(Box<SagaRow>),
     /// By an earlier request with the same key, or by this one when nobody could say so at first.
     Before(SagaId),
 }
@@ -61,12 +54,21 @@ pub async fn start(app: &App, context: &RequestContext, ask: Ask) -> Result<Http
         let detail = "Choreographed sagas cannot be started yet; leave out mode, or say mode=orchestrated.";
         return Err(Problem::new(Code::ModeNotAvailable, detail));
     }
+    let asked_at = Instant::now();
     let begun = match &ask.key {
         Some(key) => keyed::begin(app, context, &ask, key).await?,
         None => begin(app, context, &ask).await?,
     };
     match begun {
-        Begun::Here(row) => Ok(started(app, *row, &ask).await),
+        Begun::Now(row) => {
+            // Whoever carried it out has waited, unless that one stopped or was lost sight of.
+            if let Some(rest) = wait(app, &ask).and_then(|wait| wait.checked_sub(asked_at.elapsed()))
+                && !is_settled(row.status)
+            {
+                settled::wait(app, row.id, rest).await;
+            }
+            Ok(started(app, *row, &ask).await)
+        }
         Begun::Before(saga) => replayed(app, saga, &ask).await,
     }
 }
@@ -82,8 +84,8 @@ pub fn asked_in_headers(req: &HttpRequest) -> Result<(Option<String>, Prefer), P
 
 async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, Problem> {
     let request = request(app, context, ask).await?;
-    let row = app.engine().start(request, wait(app, ask)).await.map_err(refusal::of_start)?;
-    Ok(Begun::Here(Box::new(row)))
+    let row = app.router().start(request, wait(app, ask)).await.map_err(refusal::of_start)?;
+    Ok(Begun::Now(Box::new(row)))
 }
 
 /// A checked request to the engine.
@@ -172,27 +174,9 @@ async fn started(app: &App, row: SagaRow, ask: &Ask) -> HttpResponse {
 /// The answer to a start whose key was used before: as the first one would be answered now.
 async fn replayed(app: &App, saga: SagaId, ask: &Ask) -> Result<HttpResponse, Problem> {
     if let Some(wait) = wait(app, ask) {
-        // Whether it is settled or the time is over, it is answered as it is then.
-        let _ = tokio::time::timeout(wait, settled(app, saga)).await;
+        settled::wait(app, saga, wait).await;
     }
     Ok(answer(app.saga(saga).await?, ask, Replayed::Yes))
-}
-
-/// Waits until the saga has ended or is parked, whoever drives it; or until the server stops, or cannot look.
-async fn settled(app: &App, saga: SagaId) {
-    let mut progress = app.engine().watch(saga).await;
-    let mut closing = app.closing();
-    loop {
-        match app.row(saga).await {
-            Ok(row) if !row.status.is_ended() && row.status != Status::Parked => {}
-            Ok(_) | Err(_) => return,
-        }
-        tokio::select! {
-            Ok(()) = progress.changed() => {}
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
-            _ = closing.wait_for(|closing| *closing) => return,
-        }
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub async fn shards(connection: &mut PgConnection) -> Result<Vec<ShardRow>, Stor
 /// Takes what is free. `FOR UPDATE` waits for a commit that holds a shard's row to end, one way or the other, and a
 /// commit that has not got that far yet will find the epoch gone.
 pub async fn take(
-    control: &Sessions,
+    sessions: &Sessions,
     owner: &Owner,
     only: Option<&[Shard]>,
     lease: Millis,
@@ -58,13 +58,13 @@ pub async fn take(
     .bind(owner.url.clone())
     .bind(only.map(numbers))
     .bind(lease_us(lease));
-    let mut taken: Vec<OwnedShard> = read_all(control.fetch(taking).await?)?;
+    let mut taken: Vec<OwnedShard> = read_all(sessions.fetch(taking).await?)?;
     taken.sort_by_key(|owned| owned.shard);
     Ok(taken)
 }
 
 pub async fn renew(
-    control: &Sessions,
+    sessions: &Sessions,
     owner: &Owner,
     fences: &[Fence],
     lease: Millis,
@@ -87,13 +87,13 @@ pub async fn renew(
     .bind(fenced_shards(fences))
     .bind(fenced_epochs(fences))
     .bind(lease_us(lease));
-    let rows = control.fetch(renewing).await?;
+    let rows = sessions.fetch(renewing).await?;
     let mut held = rows.into_iter().map(|(shard,)| records::shard(shard)).collect::<Result<Vec<_>, _>>()?;
     held.sort();
     Ok(held)
 }
 
-pub async fn release_shards(control: &Sessions, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
+pub async fn release_shards(sessions: &Sessions, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (
              SELECT s.shard
@@ -111,10 +111,10 @@ pub async fn release_shards(control: &Sessions, owner: &Owner, fences: &[Fence])
     .bind(owner.id.clone())
     .bind(fenced_shards(fences))
     .bind(fenced_epochs(fences));
-    control.fetch(releasing).await.map(drop)
+    sessions.fetch(releasing).await.map(drop)
 }
 
-pub async fn release(control: &Sessions, owner: &Owner) -> Result<(), StoreError> {
+pub async fn release(sessions: &Sessions, owner: &Owner) -> Result<(), StoreError> {
     let releasing = sqlx::query_as::<_, (i32,)>(
         "WITH held AS MATERIALIZED (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard FOR UPDATE)
          UPDATE shards AS s
@@ -124,11 +124,10 @@ pub async fn release(control: &Sessions, owner: &Owner) -> Result<(), StoreError
          RETURNING s.shard",
     )
     .bind(owner.id.clone());
-    control.fetch(releasing).await.map(drop)
+    sessions.fetch(releasing).await.map(drop)
 }
 
-/// Read by the sessions that keep leases, so that no amount of other reading delays it.
-pub async fn view(control: &Sessions, owner: &Owner) -> Result<LeaseView, StoreError> {
+pub async fn view(sessions: &Sessions, owner: &Owner) -> Result<LeaseView, StoreError> {
     let live = sqlx::query_as::<_, (String,)>(
         "SELECT id FROM replicas WHERE seen_until_us > skald_now_us() ORDER BY started_at_us, id",
     );
@@ -139,7 +138,7 @@ pub async fn view(control: &Sessions, owner: &Owner) -> Result<LeaseView, StoreE
          ORDER BY shard",
     )
     .bind(owner.id.clone());
-    records::lease_view(control.fetch(live).await?, control.fetch(had).await?)
+    records::lease_view(sessions.fetch(live).await?, sessions.fetch(had).await?)
 }
 
 fn numbers(shards: &[Shard]) -> Vec<i32> {

@@ -1,7 +1,7 @@
 //! The production store: PostgreSQL, any number of shards and replicas.
 //!
 //! Three kinds of sessions, so that none waits for another's work: the *writer* ([`commit`]) carries nothing but
-//! commits; *control* keeps leases and the few other writes; *readers* read, and cannot write.
+//! commits; *leases* is one session for nothing else; *control* does the few other writes; *readers* read, and cannot write.
 //!
 //! No statement here spans round trips: there is no transaction to be left open by a dropped future. (A dropped
 //! `pool.begin()` would leave one on a pooled connection.) Migrations, run at start, are the exception.
@@ -46,7 +46,7 @@ use super::{
     StoreOptions, StoredDefinition, Unfinished,
 };
 
-/// Sessions for leases, registrations and migrations.
+/// Sessions for registrations, pauses, migrations and the question whether the database takes writes.
 const CONTROL_CONNECTIONS: u32 = 2;
 
 /// How long to wait for a connection, to the database or from a pool.
@@ -58,6 +58,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct PostgresStore {
     writer: commit::Writer,
+    /// Keep leases and do nothing else, so that no amount of other work delays it.
+    leases: Sessions,
     control: Sessions,
     readers: Sessions,
     /// Shards to create in a database that has none.
@@ -79,13 +81,18 @@ impl PostgresStore {
             .await
             .map_err(not_opened)?;
         let control = Sessions { pool: control, patience };
+        let leases = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(patience)
+            .connect_lazy_with(control_session(&base, options.lease).application_name("skald-leases"));
+        let leases = Sessions { pool: leases, patience };
         let readers = PgPoolOptions::new()
             .max_connections(options.readers.max(1))
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(reader_session(&base));
         let readers = Sessions { pool: readers, patience: READ_TIMEOUT };
         let writer = commit::Writer::spawn(&base, options.lease, patience);
-        Ok(Self { writer, control, readers, shards: options.shards, maintained_at_us: AtomicI64::new(0) })
+        Ok(Self { writer, leases, control, readers, shards: options.shards, maintained_at_us: AtomicI64::new(0) })
     }
 }
 
@@ -180,28 +187,28 @@ impl Store for PostgresStore {
         lease: Millis,
     ) -> Result<Vec<OwnedShard>, StoreError> {
         lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
-        leases::take(&self.control, owner, only, lease).await
+        leases::take(&self.leases, owner, only, lease).await
     }
 
     async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
         lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
-        leases::renew(&self.control, owner, fences, lease).await
+        leases::renew(&self.leases, owner, fences, lease).await
     }
 
     async fn release_shards(&self, owner: &Owner, fences: &[Fence]) -> Result<(), StoreError> {
-        leases::release_shards(&self.control, owner, fences).await
+        leases::release_shards(&self.leases, owner, fences).await
     }
 
     async fn heartbeat(&self, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
-        replicas::heartbeat(&self.control, owner, lease).await
+        replicas::heartbeat(&self.leases, owner, lease).await
     }
 
     async fn leave(&self, owner: &Owner) -> Result<(), StoreError> {
-        replicas::leave(&self.control, owner).await
+        replicas::leave(&self.leases, owner).await
     }
 
     async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError> {
-        leases::view(&self.control, owner).await
+        leases::view(&self.leases, owner).await
     }
 
     async fn replicas(&self) -> Result<Vec<ReplicaRow>, StoreError> {
@@ -209,7 +216,7 @@ impl Store for PostgresStore {
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
-        leases::release(&self.control, owner).await
+        leases::release(&self.leases, owner).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {

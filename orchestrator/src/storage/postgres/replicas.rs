@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Rows that another replica is removing at this moment are skipped: waiting for each other's would be a deadlock.
-pub async fn heartbeat(control: &Sessions, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
+pub async fn heartbeat(sessions: &Sessions, owner: &Owner, lease: Millis) -> Result<(), StoreError> {
     let beating = sqlx::query_as::<_, (String,)>(
         "WITH dead AS MATERIALIZED (
              SELECT id
@@ -34,13 +34,13 @@ pub async fn heartbeat(control: &Sessions, owner: &Owner, lease: Millis) -> Resu
     .bind(VERSION)
     .bind(lease_us(lease))
     .bind(lease_us(DEAD_REPLICAS_KEPT));
-    control.fetch(beating).await.map(drop)
+    sessions.fetch(beating).await.map(drop)
 }
 
-pub async fn leave(control: &Sessions, owner: &Owner) -> Result<(), StoreError> {
+pub async fn leave(sessions: &Sessions, owner: &Owner) -> Result<(), StoreError> {
     let leaving =
         sqlx::query_as::<_, (String,)>("DELETE FROM replicas WHERE id = $1 RETURNING id").bind(owner.id.clone());
-    control.fetch(leaving).await.map(drop)
+    sessions.fetch(leaving).await.map(drop)
 }
 
 pub async fn replicas(connection: &mut PgConnection) -> Result<Vec<ReplicaRow>, StoreError> {

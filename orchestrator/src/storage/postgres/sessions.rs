@@ -11,13 +11,14 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     query::QueryAs,
 };
+use tokio::time::Instant;
 
 use super::{super::StoreError, failed};
 
 #[derive(Debug)]
 pub struct Sessions {
     pub pool: PgPool,
-    /// How long to wait for an answer.
+    /// How long to wait for an answer, counted from before a session was to be had.
     pub patience: Duration,
 }
 
@@ -33,9 +34,10 @@ impl Sessions {
         &self,
         ask: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let deadline = Instant::now() + self.patience;
         let connection = self.pool.acquire().await.map_err(failed)?;
         let mut session = Session { connection, answered: false };
-        let answer = tokio::time::timeout(self.patience, ask(&mut session.connection)).await;
+        let answer = tokio::time::timeout_at(deadline, ask(&mut session.connection)).await;
         session.answered = answer.is_ok();
         answer.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
     }

@@ -126,7 +126,7 @@ async fn taking_a_shard_waits_for_the_commit_under_way() {
     let again = owner("a");
     let (taken, ()) = tokio::join!(store.take_shards(&again, None, LEASE), async {
         let waiting = "SELECT count(*)::text FROM pg_stat_activity
-                       WHERE datname = current_database() AND application_name = 'skald-control'
+                       WHERE datname = current_database() AND application_name = 'skald-leases'
                          AND wait_event_type = 'Lock'";
         while database.query(waiting).await == "0" {
             tokio::task::yield_now().await;
@@ -195,7 +195,7 @@ async fn reads_survive_the_death_of_their_sessions() {
         .query(
             "SELECT count(pg_terminate_backend(pid))::text
              FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name IN ('skald-reader', 'skald-control')",
+             WHERE datname = current_database() AND application_name IN ('skald-reader', 'skald-control', 'skald-leases')",
         )
         .await;
     assert!(store.row(saga.id()).await.unwrap().is_some());

@@ -185,6 +185,7 @@ impl Driven {
             actor: String::from("ada"),
             reason: String::from("because"),
             request_id: None,
+            correlation_id: None,
             expected_revision: None,
             action,
         }))

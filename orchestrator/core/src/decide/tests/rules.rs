@@ -511,6 +511,7 @@ fn an_outdated_revision_is_refused() {
         actor: String::from("ada"),
         reason: String::from("x"),
         request_id: None,
+        correlation_id: None,
         expected_revision: Some(1),
         action: OperatorAction::Compensate,
     };
@@ -577,4 +578,109 @@ fn a_saga_that_had_nothing_in_progress_is_not_counted() {
     let waiting = driven.state.version;
     driven.crash();
     assert_eq!(driven.state.version, waiting, "its next attempt's time had not come");
+}
+
+fn command(request_id: &str, action: OperatorAction) -> OperatorCommand {
+    OperatorCommand {
+        actor: String::from("ada"),
+        reason: String::from("because"),
+        request_id: Some(String::from(request_id)),
+        correlation_id: None,
+        expected_revision: None,
+        action,
+    }
+}
+
+fn named(request_id: &str, action: OperatorAction) -> Input {
+    Input::Operator(command(request_id, action))
+}
+
+/// Parked, with `a` waiting to be undone by an operator.
+fn parked() -> Driven {
+    let mut driven = chain();
+    driven.answer(200, json!({}));
+    driven.answer(422, json!({}));
+    driven.answer(422, json!({}));
+    assert_eq!(driven.state.status, Status::Parked);
+    driven
+}
+
+#[test]
+fn a_repeated_command_is_one_command_whatever_it_led_to() {
+    let step = || String::from("a");
+    let succeeded = || Resolution::Succeeded { output: None };
+    for (action, status) in [
+        (OperatorAction::Retry { step: None }, Status::Compensating),
+        (OperatorAction::Resolve { step: step(), resolution: succeeded() }, Status::Compensated),
+        (OperatorAction::Skip { step: step(), output: None }, Status::Abandoned),
+        (OperatorAction::Abandon, Status::Abandoned),
+    ] {
+        let mut driven = parked();
+        driven.input(named("r-1", action.clone())).unwrap();
+        assert_eq!(driven.state.status, status, "{action:?}");
+        for _ in 0..2 {
+            let version = driven.state.version;
+            driven.input(named("r-1", action.clone())).unwrap();
+            assert_eq!(driven.state.version, version, "{action:?}");
+            // The next owner knows it too.
+            driven.crash();
+        }
+        assert_eq!(driven.kinds().iter().filter(|kind| **kind == "OperatorActed").count(), 1, "{action:?}");
+    }
+    let mut driven = chain();
+    driven.input(named("r-1", OperatorAction::Compensate)).unwrap();
+    driven.input(named("r-1", OperatorAction::Compensate)).unwrap();
+    assert_eq!(driven.kinds().iter().filter(|kind| **kind == "OperatorActed").count(), 1);
+}
+
+#[test]
+fn a_repeated_command_is_not_held_to_the_revision_that_it_moved_on() {
+    let mut driven = parked();
+    let expected_revision = Some(driven.state.version);
+    let abandon = OperatorCommand { expected_revision, ..command("r-1", OperatorAction::Abandon) };
+    driven.input(Input::Operator(abandon.clone())).unwrap();
+    driven.input(Input::Operator(abandon)).unwrap();
+    assert_eq!(driven.state.status, Status::Abandoned);
+}
+
+#[test]
+fn another_request_id_is_another_command() {
+    let retry = || OperatorAction::Retry { step: None };
+    let mut driven = parked();
+    driven.input(named("r-1", retry())).unwrap();
+    driven.answer(422, json!({}));
+    driven.input(named("r-2", retry())).unwrap();
+    driven.answer(422, json!({}));
+    assert_eq!(driven.kinds().iter().filter(|kind| **kind == "OperatorActed").count(), 2);
+    driven.input(named("r-3", OperatorAction::Abandon)).unwrap();
+    let late = driven.input(named("r-4", OperatorAction::Abandon));
+    assert_eq!(late, Err(IllegalInput::Ended(Status::Abandoned)));
+}
+
+#[test]
+fn a_request_id_stands_for_one_command_only() {
+    let mut driven = parked();
+    driven.input(named("r-1", OperatorAction::Retry { step: None })).unwrap();
+    let taken = Err(IllegalInput::RequestIdTaken(String::from("retry")));
+    assert_eq!(driven.input(named("r-1", OperatorAction::Abandon)), taken);
+    assert_eq!(driven.input(named("r-1", OperatorAction::Retry { step: Some(String::from("a")) })), taken);
+}
+
+#[test]
+fn a_command_reads_back_as_it_was_written() {
+    for output in [None, Some(Value::Null), Some(json!({"n": 1.5}))] {
+        let step = || String::from("a");
+        for action in [
+            OperatorAction::Retry { step: None },
+            OperatorAction::Resolve { step: step(), resolution: Resolution::Succeeded { output: output.clone() } },
+            OperatorAction::Resolve { step: step(), resolution: Resolution::Rejected },
+            OperatorAction::Skip { step: step(), output: output.clone() },
+            OperatorAction::Compensate,
+            OperatorAction::Abandon,
+        ] {
+            let command = command("r-1", action);
+            let text = serde_json::to_string(&command).unwrap();
+            assert_eq!(serde_json::from_str::<OperatorCommand>(&text).unwrap(), command, "{text}");
+        }
+    }
 }

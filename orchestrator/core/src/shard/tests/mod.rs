@@ -177,6 +177,22 @@ fn no_start_is_taken_beyond_what_fits() {
 }
 
 #[test]
+fn starts_are_taken_again_when_what_could_not_be_written_was_lost_with_its_shard() {
+    let not_applied = Happening::CommitEnds(CommitFate::NotApplied);
+    for lost_with in [[&not_applied, &Happening::LeaseRanOut], [&Happening::LeaseRanOut, &not_applied]] {
+        let mut replica = Replica::new();
+        replica.happen(&Happening::Start { key: None });
+        lost_with.into_iter().for_each(|happening| replica.happen(happening));
+        replica.happen(&Happening::Retake);
+        assert!(replica.writer.has_room(), "nothing is left that could show that commits get through again");
+        replica.happen(&Happening::Start { key: None });
+        replica.heal();
+        assert_eq!(replica.acknowledged.len(), 1);
+        check(&mut replica);
+    }
+}
+
+#[test]
 fn a_saga_that_waits_for_long_leaves_the_memory_and_comes_back() {
     let mut replica = Replica::new();
     replica.happen(&Happening::Start { key: None });

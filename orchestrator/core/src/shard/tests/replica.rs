@@ -156,6 +156,7 @@ impl Replica {
             actor: "ada".to_string(),
             reason: "because".to_string(),
             request_id: None,
+            correlation_id: None,
             expected_revision: None,
             action: OperatorAction::Compensate,
         };
