@@ -72,7 +72,8 @@ impl Service {
             owner: owner.clone(),
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
-            grace: config.server.shutdown_grace,
+            // No longer than who asks for something of the shard waits for its next owner.
+            grace: config.server.shutdown_grace.min(config.database.lease),
             requests_max: REQUESTS_MAX,
         });
         let app = App::open(AppParts {
