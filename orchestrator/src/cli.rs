@@ -29,6 +29,13 @@ pub enum Command {
     /// Check saga definitions; names every problem with its place
     Validate(ValidateArgs),
     /// Check the database against the invariants, without writing to it, also while Skald runs
+    ///
+    /// Reads page by page. What it checks, by number: an ended saga has no further events (6); versions of a saga's events
+    /// and positions of a shard's log have no gaps, and a saga lies in one shard (7); folding a saga's events gives its row,
+    /// in every column (8); epochs never go back along a log (9); start keys lead to their sagas (10). With --participants
+    /// also: effects and undos of ended sagas by the services' own ledgers (1, 3, 4, 5).
+    ///
+    /// Exit status: 0 when all is well, 1 when there are violations, 2 when the check could not be carried out.
     Verify(VerifyArgs),
     /// Print the version
     Version,
@@ -97,14 +104,6 @@ pub struct ValidateArgs {
     pub file: ConfigFile,
 }
 
-/// Checks every saga, event and start key of the database against the invariants.
-///
-/// Reads only, page by page, and may run while Skald does. What it checks: an ended saga has no further events (6);
-/// versions of a saga's events and positions of a shard's log have no gaps, and a saga lies in one shard (7); folding a
-/// saga's events gives its row, in every column (8); epochs never go back along a log (9); start keys lead to their
-/// sagas (10). With --participants also: effects and undos by the services' own ledgers (1, 3, 4, 5).
-///
-/// Exit status: 0 when all is well, 1 when there are violations, 2 when the check could not be carried out.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     #[command(flatten)]
@@ -197,6 +196,18 @@ mod tests {
         assert_eq!((args.listen.port(), args.catalog_listen.port()), (8080, 8081));
         assert_eq!((args.sales_listen.port(), args.orders_listen.port()), (8082, 8083));
         assert_eq!(args.data_dir, PathBuf::from("./.skald"));
+    }
+
+    #[test]
+    fn verify_says_what_it_checks_and_how_it_ends() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("verify").unwrap().render_long_help().to_string();
+        for word in ["Exit status: 0", "(1, 3, 4, 5)", "--limit-violations", "--participants"] {
+            assert!(help.contains(word), "`{word}` is not in\n{help}");
+        }
+        let Command::Verify(args) = parse("skald verify --participants --clock-skew 2s").unwrap() else { panic!() };
+        assert_eq!((args.clock_skew, args.limit_violations), (Millis(2_000), 100));
+        assert!(parse("skald verify --clock-skew 2s").is_err(), "clocks matter to ledgers only");
     }
 
     #[test]

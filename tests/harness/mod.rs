@@ -13,6 +13,7 @@ pub mod postgres;
 mod postgres_binaries;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod sample;
 pub mod skald;
 pub mod small_disk;

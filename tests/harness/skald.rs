@@ -87,6 +87,20 @@ impl Skald {
         Self { process, client, setup }
     }
 
+    /// Starts it again on the same database, from a shell that has run `limits` before.
+    pub async fn restart_limited(&mut self, limits: &str) {
+        self.kill();
+        let config = self.setup.folder.join("skald.toml");
+        let skald = program();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]).arg(skald.get_program());
+        shell.env("NO_COLOR", "1");
+        let command = serve(&mut shell, &config, &self.setup);
+        self.process = Process::start("skald", command.args(["--listen", "127.0.0.1:0"]), &self.setup.folder);
+        self.client = Client::new(&self.process.url().await);
+        self.ready().await;
+    }
+
     pub fn setup(&self) -> &Setup {
         &self.setup
     }

@@ -8,6 +8,7 @@ mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
 mod run;
+mod schemathesis;
 mod simulate;
 mod stages;
 mod suite;
@@ -42,6 +43,14 @@ enum Command {
     },
     /// Everything a change must pass: formatting, clippy, documentation, dependencies, tests, simulation, chaos.
     Ci,
+    /// Requests made from the OpenAPI specification against a real server, every answer held against it
+    Schemathesis(schemathesis::Options),
+    /// Print latencies: checkouts beside idle readers, others beside a participant that hangs
+    Figures {
+        /// Of an optimised build
+        #[arg(long)]
+        release: bool,
+    },
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
 }
@@ -52,6 +61,8 @@ fn main() -> ExitCode {
         Command::Chaos(options) => chaos::run(&options).and_then(|()| chaos::run_on_sqlite(chaos::Disk::IfPossible)),
         Command::Simulate { arguments } => simulate::run(&arguments),
         Command::Ci => ci::run(),
+        Command::Schemathesis(options) => schemathesis::run(options),
+        Command::Figures { release } => suite::figures(release),
         Command::Openapi => suite::write_openapi(),
     };
     match result {

@@ -26,13 +26,7 @@ pub fn ensure_installed() -> Result<()> {
              server with {URL_VARIABLE}=postgres://USER:PASSWORD@HOST/postgres"
         );
     }
-    let apt_get = || {
-        let mut apt_get = command("apt-get");
-        apt_get.env("DEBIAN_FRONTEND", "noninteractive");
-        apt_get
-    };
-    check(apt_get().arg("update"))?;
-    check(apt_get().args(["install", "-y", "--no-install-recommends", "postgresql"]))?;
+    apt_install(&["postgresql"])?;
     postgres_binaries::find().map(drop).with_context(|| {
         format!(
             "the system's package of PostgreSQL is older than {VERSION_MIN}; name a newer server with {URL_VARIABLE}"
@@ -40,6 +34,22 @@ pub fn ensure_installed() -> Result<()> {
     })
 }
 
-fn may_install() -> bool {
+/// Installs packages of Debian.
+///
+/// # Errors
+///
+/// They cannot be had.
+pub fn apt_install(packages: &[&str]) -> Result<()> {
+    let apt_get = || {
+        let mut apt_get = command("apt-get");
+        apt_get.env("DEBIAN_FRONTEND", "noninteractive");
+        apt_get
+    };
+    check(apt_get().arg("update"))?;
+    check(apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+/// Whether this is Debian and we are root.
+pub fn may_install() -> bool {
     Path::new("/etc/debian_version").exists() && postgres_binaries::is_root() && succeeds(command("apt-get").arg("-v"))
 }

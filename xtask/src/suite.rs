@@ -34,6 +34,25 @@ pub fn run(filter: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Runs the tests that measure, one after the other, and prints what they measured.
+///
+/// # Errors
+///
+/// Something is missing or does not build, or one cannot measure.
+pub fn figures(release: bool) -> Result<()> {
+    postgres::ensure_installed()?;
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    check(cargo().args(["build", "--locked", "--workspace", "--bins"]).args(profile))?;
+    let mut test = cargo();
+    test.args(["test", "--locked", "--package", "skald", "--test", "e2e"]).args(profile);
+    test.args(["--", "figures::", "--ignored", "--nocapture", "--test-threads", "1"]);
+    let mut figures = Vec::new();
+    let measured = watch(&mut test, |line| figures.extend(line.split_once("figure: ").map(|(_, row)| row.to_owned())))?;
+    ensure!(measured, "the measurements failed");
+    println!("\n{}", figures.concat());
+    Ok(())
+}
+
 /// Has the test that guards the committed specification write it instead.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ impl<H> Agenda<H> {
         self.entries.push(Reverse(Entry { at, number: self.count, happening }));
     }
 
-    pub fn next(&mut self) -> Option<(Timestamp, H)> {
+    pub fn pop(&mut self) -> Option<(Timestamp, H)> {
         self.entries.pop().map(|Reverse(entry)| (entry.at, entry.happening))
     }
 }

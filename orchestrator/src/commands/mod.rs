@@ -2,6 +2,7 @@
 
 mod demo;
 mod dev;
+mod files;
 mod logging;
 mod migrate;
 mod serve;

@@ -72,7 +72,8 @@ impl Service {
             owner: owner.clone(),
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
-            grace: config.server.shutdown_grace,
+            // No longer than who asks for something of the shard waits for its next owner.
+            grace: config.server.shutdown_grace.min(config.database.lease),
             requests_max: REQUESTS_MAX,
         });
         let app = App::open(AppParts {
@@ -94,7 +95,8 @@ impl Service {
         .await?;
         let workers = config.server.workers.map_or_else(processors, usize::from);
         let grace = Duration::from_millis(config.server.shutdown_grace.0);
-        let options = ServeOptions { workers, connections_max: CONNECTIONS_MAX, stop_grace: grace };
+        let connections_max = super::files::connections(CONNECTIONS_MAX);
+        let options = ServeOptions { workers, connections_max, stop_grace: grace };
         let server = app::serve(listener, Arc::clone(&app), options)?;
         let handle = server.handle();
         Ok(Self { addr, app, engine, grace, server: handle, serving: tokio::spawn(server) })

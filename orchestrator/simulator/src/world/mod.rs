@@ -220,7 +220,7 @@ struct World {
 pub fn run(plan: Plan) -> Outcome {
     let mut world = World::new(plan);
     while world.watch.violation.is_none() {
-        let Some((at, happening)) = world.agenda.next() else { break };
+        let Some((at, happening)) = world.agenda.pop() else { break };
         debug_assert!(at >= world.now, "time does not run backward");
         world.now = at;
         if world.happen(happening) {

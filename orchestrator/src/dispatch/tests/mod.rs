@@ -1,6 +1,7 @@
 //! The dispatcher against real sockets.
 
 mod answers;
+mod arbitrary;
 mod failures;
 mod limits;
 mod requests;
