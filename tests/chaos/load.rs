@@ -160,7 +160,7 @@ impl Load {
             let mut refused = false;
             let saga = match answered {
                 Ok(Some((status, text, saga))) => {
-                    refused = status == 503 && !text.contains("\"in_doubt\"");
+                    refused = status == 408 || status == 503 && !text.contains("\"in_doubt\"");
                     self.judge(status, &text, saga)
                 }
                 Ok(None) | Err(_) => {
@@ -205,7 +205,8 @@ impl Load {
                     None
                 });
             }
-            503 | 504 => {}
+            // 408: the replica was stopped before it had read the request.
+            408 | 503 | 504 => {}
             _ => self.violate(format!("a start was answered {status}: {text}")),
         }
         None

@@ -42,6 +42,10 @@ pub struct Skald {
 /// Skald's program.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skald"));
+    // What is meant for the tests is no configuration.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SKALD_")) {
+        command.env_remove(name);
+    }
     command.env("NO_COLOR", "1");
     command
 }
