@@ -123,7 +123,9 @@ async fn settle_and_check(world: &Deployment, starts: Vec<Start>) {
     let checker = world.checker().await.acknowledged(starts);
     checker.check();
     let ends = checker.ends();
-    assert_eq!(ends.get("completed").copied().unwrap_or(0) + ends.get("compensated").copied().unwrap_or(0), count);
+    let ended = ends.get("completed").copied().unwrap_or(0) + ends.get("compensated").copied().unwrap_or(0);
+    let parked = world.skald.client.get("/sagas?status=parked&limit=3").await.text;
+    assert_eq!(ended, count, "{ends:?}; parked: {parked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,10 @@ pub async fn handle(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use skald_core::{
+        classify::{Answer, Body, CallResult},
+        time::Millis,
+    };
 
     use super::super::super::testing::{TestServer, answered};
 
@@ -89,7 +93,10 @@ mod tests {
     #[actix_web::test]
     async fn an_output_that_others_refer_to_must_be_given() {
         let server = TestServer::start().await;
-        server.participants.answer("reserve_stock:action", answered(503, json!({})));
+        // The next attempt is far enough for the operator to be first, however busy the machine is.
+        let again_in_a_minute =
+            Answer { status: 503, retry_after: Some(Millis(60_000)), location: None, body: Body::Empty };
+        server.participants.answer("reserve_stock:action", CallResult::Answered(again_in_a_minute));
         let order = json!({
             "customer_id": "c-1",
             "items": [{"product_id": "p-1", "quantity": 2}],
