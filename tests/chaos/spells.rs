@@ -87,7 +87,7 @@ impl Lane<'_> {
         let service = self.participant(fault);
         service.kill();
         sleep(fault.pause).await;
-        service.restart().await;
+        service.revive().await;
         make_slow(service).await;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::Deserialize;
@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     database::{Backend, Database},
+    eventually,
     process::Process,
 };
+
+const REVIVED_WITHIN: Duration = Duration::from_secs(60);
 
 /// One demo service.
 #[derive(Debug)]
@@ -102,6 +105,17 @@ impl Service {
         let listen = self.client.url.trim_start_matches("http://").to_owned();
         self.process = Process::start(self.name, &mut command(self.name, &self.database, &listen), &self.folder);
         self.process.url().await;
+    }
+
+    /// The same as a supervisor does it: once more when it ends instead of listening, for want of its database.
+    pub async fn revive(&mut self) {
+        self.kill();
+        let listen = self.client.url.trim_start_matches("http://").to_owned();
+        eventually(&format!("{} listens again", self.name), REVIVED_WITHIN, async || {
+            self.process = Process::start(self.name, &mut command(self.name, &self.database, &listen), &self.folder);
+            self.process.listens().await.map(drop).map_err(|status| status.to_string())
+        })
+        .await;
     }
 
     /// Sets what goes wrong from now on, by operation or `*`.
