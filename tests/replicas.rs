@@ -281,8 +281,12 @@ async fn one_that_is_stopped_past_its_lease_calls_and_writes_nothing_when_it_wak
     // The answer to its call is there, and with it the permit for the next one.
     pair.first.skald.process.signal("CONT");
     shared(&pair.first.database, &[&pair.first.skald, &pair.second], &[8, 8]).await;
-    // The rows are there before it has read what is unfinished in its shards.
-    pair.first.skald.ready().await;
+    // The rows are there before it has read what is unfinished in its shards, and until then it forwards.
+    eventually("the first one has its shards back", SOON, async || {
+        let owned = pair.first.skald.metric("shards_owned", "").await;
+        met(owned == 8.0, || owned.to_string())
+    })
+    .await;
     let after = pair.first.skald.begun("pair", &json!({})).await;
     pair.first.skald.ended(&after).await;
     let calls = pair.called_by_first.calls();
