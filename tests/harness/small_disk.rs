@@ -9,9 +9,6 @@ use std::{
 
 use super::guard;
 
-/// Set where a disk must not be missing: what cannot be tested without one then fails instead of being skipped.
-pub const REQUIRED_VARIABLE: &str = "SKALD_TEST_SMALL_DISK_REQUIRED";
-
 /// Unmounted when dropped.
 #[derive(Debug)]
 pub struct SmallDisk {

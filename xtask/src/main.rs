@@ -58,7 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test { filter } => suite::run(&filter),
-        Command::Chaos(options) => chaos::run(&options).and_then(|()| chaos::run_on_sqlite(chaos::Disk::IfPossible)),
+        Command::Chaos(options) => chaos::run(&options).and_then(|()| chaos::run_on_sqlite()),
         Command::Simulate { arguments } => simulate::run(&arguments),
         Command::Ci => ci::run(),
         Command::Schemathesis(options) => schemathesis::run(options),
