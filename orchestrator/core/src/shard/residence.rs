@@ -256,7 +256,7 @@ impl<R> Writer<R> {
                 let mut inbox = self.residence.loading.remove(&saga).unwrap_or_default();
                 state.calls = self.residence.first_call_number();
                 inbox.push_front((Input::Tick, None));
-                if self.was_in_progress(saga) {
+                if self.was_in_progress(saga, stream) {
                     inbox.push_front((Input::TakenOver { takeovers_max: self.limits.takeovers_max }, None));
                 }
                 self.residence.sagas.insert(saga, Resident { definition, state, deciding: false, inbox });
@@ -267,10 +267,12 @@ impl<R> Writer<R> {
         }
     }
 
-    /// Whether the saga was due when its shard's last owner died; asked once.
-    fn was_in_progress(&mut self, saga: SagaId) -> bool {
+    /// Whether the saga was due when its shard was taken and has not moved on since an owner of the shard died; asked once.
+    fn was_in_progress(&mut self, saga: SagaId, stream: &[Recorded]) -> bool {
         let shard = saga.shard(self.limits.shards);
-        self.owned.get_mut(&shard).is_some_and(|owned| owned.suspects.remove(&saga))
+        let suspect = self.owned.get_mut(&shard).is_some_and(|owned| owned.suspects.remove(&saga));
+        let died = self.died.get(&shard);
+        suspect && died.is_some_and(|died| stream.last().is_some_and(|last| last.epoch <= *died))
     }
 
     fn fold(&self, saga: SagaId, stream: &[Recorded]) -> Result<(Arc<Definition>, SagaState), Refusal> {

@@ -145,6 +145,9 @@ pub struct Writer<R> {
     pub(super) residence: Residence<R>,
     pub(super) timers: Timers,
     recovery: Recovery,
+    /// Up to which epoch the owners of a shard are known to have died over it, or before. Kept when the shard is lost, as
+    /// it may be before anything was carried on.
+    pub(super) died: BTreeMap<Shard, Epoch>,
     pub(super) commits: Commits<R>,
     pub(super) effects: VecDeque<Effect<R>>,
     /// Turns over the owned shards for unkeyed starts.
@@ -155,7 +158,7 @@ pub struct Writer<R> {
 pub(super) struct Owned {
     pub epoch: Epoch,
     pub unfinished: usize,
-    /// Sagas that were due when their last owner died and have not been loaded since.
+    /// Sagas that were due when the shard was taken, after an owner died, and have not been loaded since.
     pub suspects: BTreeSet<SagaId>,
     /// Nothing new begins here: the shard is being given up.
     pub draining: bool,
@@ -180,6 +183,7 @@ impl<R> Writer<R> {
             residence: Residence::default(),
             timers: Timers::default(),
             recovery: Recovery::default(),
+            died: BTreeMap::new(),
             commits: Commits::default(),
             effects: VecDeque::new(),
             turn: 0,
@@ -240,7 +244,10 @@ impl<R> Writer<R> {
             let wake_at = if is_due(*wake_at) { Some(window.place(*saga, epoch)) } else { *wake_at };
             self.timers.set(*saga, wake_at);
         }
-        let suspects = if died { due().collect() } else { BTreeSet::new() };
+        if died {
+            self.died.insert(shard, Epoch(epoch.0 - 1));
+        }
+        let suspects = if self.died.contains_key(&shard) { due().collect() } else { BTreeSet::new() };
         let unfinished = unfinished.len();
         self.owned.insert(shard, Owned { epoch, unfinished, suspects, draining: false, calls: BTreeSet::new() });
     }
