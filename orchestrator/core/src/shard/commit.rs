@@ -91,10 +91,6 @@ impl<R> Commits<R> {
         self.stalled.as_deref()
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.again.is_empty() && self.under_way.is_none()
-    }
-
     /// Whether something of this shard is queued or being committed.
     pub fn concern(&self, shard: Shard) -> bool {
         let mut batches = self.again.iter().chain(&self.under_way);

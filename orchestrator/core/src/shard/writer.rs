@@ -221,12 +221,6 @@ impl<R> Writer<R> {
         self.commits.stalled()
     }
 
-    /// Whether nothing is queued or being committed.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.commits.is_idle()
-    }
-
     /// Makes a definition known; sagas pinned to one that is not known cannot be loaded.
     pub fn define(&mut self, definition: Arc<Definition>) {
         self.definitions.insert((definition.name.clone(), definition.version), definition);
