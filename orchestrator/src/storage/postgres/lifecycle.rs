@@ -11,6 +11,7 @@ use sqlx::{Connection as _, PgConnection, PgPool, migrate::Migrator};
 use super::{
     super::{StoreError, schema},
     failed,
+    sessions::Sessions,
 };
 
 /// Partitions for the coming months are created this often; they reach two months ahead.
@@ -93,7 +94,7 @@ pub async fn secret(connection: &mut PgConnection) -> Result<[u8; 32], StoreErro
 /// Looks after partitions now and then, beside whatever is being done. A failure is not fatal, since rows then go to
 /// the default partition, and is tried again.
 #[expect(clippy::disallowed_methods, reason = "only paces this process; nothing is decided or stored by it")]
-pub fn maintain_when_due(pool: &PgPool, maintained_at_us: &AtomicI64) {
+pub fn maintain_when_due(sessions: &Sessions, maintained_at_us: &AtomicI64) {
     let now_us = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
@@ -103,9 +104,11 @@ pub fn maintain_when_due(pool: &PgPool, maintained_at_us: &AtomicI64) {
     {
         return;
     }
-    let pool = pool.clone();
+    let sessions = sessions.clone();
     tokio::spawn(async move {
-        if let Err(error) = sqlx::query("SELECT skald_create_months()").execute(&pool).await {
+        let create = sqlx::query("SELECT skald_create_months()");
+        let created = sessions.ask(async |session| create.execute(session).await.map_err(failed)).await;
+        if let Err(error) = created {
             tracing::warn!(%error, "partitions for the coming months could not be created");
         }
     });

@@ -186,12 +186,12 @@ impl Store for PostgresStore {
         only: Option<&[Shard]>,
         lease: Millis,
     ) -> Result<Vec<OwnedShard>, StoreError> {
-        lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
+        lifecycle::maintain_when_due(&self.control, &self.maintained_at_us);
         leases::take(&self.leases, owner, only, lease).await
     }
 
     async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
-        lifecycle::maintain_when_due(&self.control.pool, &self.maintained_at_us);
+        lifecycle::maintain_when_due(&self.control, &self.maintained_at_us);
         leases::renew(&self.leases, owner, fences, lease).await
     }
 

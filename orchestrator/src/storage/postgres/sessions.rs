@@ -13,16 +13,17 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
-use super::{super::StoreError, failed};
+use super::{super::StoreError, CONNECT_TIMEOUT, failed};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sessions {
     pub pool: PgPool,
     /// How long to wait for an answer, counted from before a session was to be had.
     pub patience: Duration,
 }
 
-/// A session in use. Dropped without an answer, it is closed: the answer to what was asked may yet come.
+/// A session in use. Dropped without an answer, it is closed: the answer to what was asked may yet come. The pool asks
+/// one that answered once more before it takes it back, and would wait for that answer without bound.
 struct Session {
     connection: PoolConnection<Postgres>,
     answered: bool,
@@ -53,7 +54,9 @@ impl Sessions {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if !self.answered {
+        if self.answered {
+            tokio::spawn(tokio::time::timeout(CONNECT_TIMEOUT, self.connection.return_to_pool()));
+        } else {
             self.connection.close_on_drop();
         }
     }

@@ -1,6 +1,6 @@
 //! What only PostgreSQL has: sessions that die, plans, partitions, replicas.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use skald_core::{
     ids::Shard,
@@ -8,7 +8,15 @@ use skald_core::{
     state::Status,
     time::{Millis, Timestamp},
 };
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres, QueryBuilder};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres, QueryBuilder,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+};
 
 use super::{
     super::{
@@ -20,7 +28,7 @@ use super::{
         },
         listing::push_list,
     },
-    PostgresStore,
+    CONNECT_TIMEOUT, PostgresStore, Sessions,
     commit::{COMMIT, writer_session},
     reader_session,
 };
@@ -200,6 +208,68 @@ async fn reads_survive_the_death_of_their_sessions() {
         .await;
     assert!(store.row(saga.id()).await.unwrap().is_some());
     assert_eq!(store.renew(&owner("a"), &fences(&owned), LEASE).await.unwrap(), [Shard(0)]);
+}
+
+/// A port before the tests' server. When it is told so, the connections that it then has stay open and nothing passes
+/// over them any more.
+async fn silenceable(url: &str) -> (PgConnectOptions, watch::Sender<()>) {
+    let server: PgConnectOptions = url.parse().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let through = match server.get_socket() {
+        Some(_) => PgConnectOptions::new_without_pgpass()
+            .username(server.get_username())
+            .database(server.get_database().unwrap()),
+        None => server.clone(),
+    };
+    let through = through.host("127.0.0.1").port(listener.local_addr().unwrap().port());
+    let (silence, silent) = watch::channel(());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let mut silent = silent.clone();
+            silent.mark_unchanged();
+            let relay: Pin<Box<dyn Future<Output = ()> + Send>> = match server.get_socket() {
+                Some(folder) => {
+                    let socket = folder.join(format!(".s.PGSQL.{}", server.get_port()));
+                    Box::pin(relay(client, UnixStream::connect(socket).await.unwrap(), silent))
+                }
+                None => {
+                    let address = (server.get_host(), server.get_port());
+                    Box::pin(relay(client, TcpStream::connect(address).await.unwrap(), silent))
+                }
+            };
+            tokio::spawn(relay);
+        }
+    });
+    (through, silence)
+}
+
+async fn relay(
+    mut client: TcpStream,
+    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    mut silent: watch::Receiver<()>,
+) {
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+        _ = silent.changed() => std::future::pending().await,
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_falls_silent_after_its_answer_leaves_its_place() {
+    let database = Database::create(Backend::Postgres).await;
+    let (through, silence) = silenceable(&database.url).await;
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(through);
+    let sessions = Sessions { pool, patience: CONNECT_TIMEOUT };
+    let answered = sessions.ask(async |connection| {
+        sqlx::query("SELECT 1").execute(connection).await.unwrap();
+        silence.send_replace(());
+        Ok(())
+    });
+    answered.await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while let Err(error) = sessions.fetch::<(i32,)>(sqlx::query_as("SELECT 1")).await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "its place is not given back: {error}");
+    }
 }
 
 #[tokio::test]
