@@ -22,6 +22,7 @@ use crate::{
     },
     ids::Operation,
     retry::{MISCONFIGURED_ATTEMPTS_MAX, RetryPolicy},
+    shard::batch::Origin,
     state::{Flight, Phase, SagaState, StepStatus, Wait},
     time::{Millis, Timestamp},
 };
@@ -65,13 +66,13 @@ impl<'a> Machine<'a> {
 
     /// The first event is what the state was made from.
     pub fn announce_first(&mut self, event: Event) {
-        self.events.push(Announced { event, actor: None });
+        self.events.push(Announced { event, actor: None, origin: Origin::default() });
     }
 
     pub fn emit(&mut self, event: impl Into<Event>) {
         let event = event.into();
         self.state.evolve(&event, self.now).expect("decide announces events of its own definition only");
-        self.events.push(Announced { event, actor: self.actor.clone() });
+        self.events.push(Announced { event, actor: self.actor.clone(), origin: Origin::default() });
     }
 
     /// From here on, events are the doing of `actor`.

@@ -39,6 +39,7 @@ use crate::{
     definition::Definition,
     event::{Event, Mode, SagaStarted},
     ids::{Operation, SagaId},
+    shard::batch::Origin,
     state::{BadStream, Outcome, SagaState, Status, StepStatus},
     time::Timestamp,
 };
@@ -108,6 +109,7 @@ pub struct Decision {
 pub struct Announced {
     pub event: Event,
     pub actor: Option<Arc<str>>,
+    pub origin: Origin,
 }
 
 /// Why an input cannot be applied. Nothing changed.

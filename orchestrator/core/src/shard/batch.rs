@@ -1,23 +1,26 @@
 //! What one group commit writes.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+
+use serde_json::value::RawValue;
 
 use crate::{
     event::Event,
-    ids::{Epoch, Shard},
+    ids::{Epoch, SagaId, Shard},
     state::SagaRow,
     time::Timestamp,
 };
 
-/// Transitions of any number of sagas, to be written all or not at all.
+/// Transitions of any number of sagas and appends to any number of other streams, to be written all or not at all.
 ///
-/// At most one transition per saga. Transitions of one shard are in commit order: their events take consecutive
-/// positions in that order.
+/// At most one transition per saga and one append per stream. Those of one shard are in commit order, transitions before
+/// appends: their events take consecutive positions in that order.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Every shard that a transition lies in, ascending, with the epoch under which it may be written.
+    /// Every shard that a transition or an append lies in, ascending, with the epoch under which it may be written.
     pub fences: Vec<Fence>,
     pub transitions: Vec<Transition>,
+    pub appends: Vec<Append>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +47,52 @@ pub struct NewEvent {
     pub type_name: Arc<str>,
     pub occurred_at: Timestamp,
     pub actor: Option<Arc<str>>,
+    pub origin: Origin,
     pub event: Event,
 }
+
+/// Where an event that came from outside came from; empty for the engine's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Its name, unique within the stream: the same event that comes again has no further effect.
+    pub event_id: Option<Arc<str>>,
+    /// The event that led to it.
+    pub causation_id: Option<Arc<str>>,
+}
+
+/// Events that somebody appends to a stream that is no saga.
+#[derive(Clone, Debug)]
+pub struct Append {
+    pub shard: Shard,
+    /// The stream as the log knows it: made when the stream is, in its shard.
+    pub stream: SagaId,
+    /// The stream as people know it: `category-anything`.
+    pub name: Arc<str>,
+    /// Of the stream's last event; 0 when this append creates it.
+    pub version_before: u64,
+    /// Consecutive versions. Never empty.
+    pub events: Vec<AppendedEvent>,
+}
+
+/// An event of a stream that is no saga; its kind is [`APPENDED`].
+#[derive(Clone, Debug)]
+pub struct AppendedEvent {
+    pub version: u64,
+    /// Unique within the stream.
+    pub event_id: Arc<str>,
+    pub type_name: Arc<str>,
+    /// Of the data, by whoever appends it.
+    pub schema_version: u16,
+    pub occurred_at: Timestamp,
+    pub actor: Option<Arc<str>>,
+    pub correlation_id: Option<Arc<str>>,
+    pub causation_id: Option<Arc<str>>,
+    /// A JSON object, as received: validated at the edge, stored byte for byte.
+    pub data: Box<RawValue>,
+}
+
+/// The kind of every event of a stream that is no saga.
+pub const APPENDED: &str = "Appended";
 
 /// The client's name for a start: the same key gives the same saga.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +114,8 @@ impl Transition {
 impl Batch {
     #[must_use]
     pub fn event_count(&self) -> usize {
-        self.transitions.iter().map(|transition| transition.events.len()).sum()
+        let of_sagas = self.transitions.iter().map(|transition| transition.events.len());
+        of_sagas.chain(self.appends.iter().map(|append| append.events.len())).sum()
     }
 }
 

@@ -163,7 +163,7 @@ impl<R> Writer<R> {
                 Fence { shard, epoch }
             })
             .collect();
-        Batch { fences, transitions }
+        Batch { fences, transitions, appends: Vec::new() }
     }
 
     /// The commit under way ended.

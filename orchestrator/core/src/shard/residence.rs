@@ -366,6 +366,7 @@ impl<R> Writer<R> {
                 type_name: Arc::from(announced.event.type_name(&definition)),
                 occurred_at,
                 actor: announced.actor,
+                origin: announced.origin,
                 event: announced.event,
             })
             .collect();

@@ -153,7 +153,7 @@ pub async fn a_malformed_batch_is_refused(database: &Database) {
     };
     let mut fences_twice = batch(&owned, vec![create.clone()]);
     fences_twice.fences.push(fences_twice.fences[0]);
-    let unfenced = Batch { fences: vec![], transitions: vec![create.clone()] };
+    let unfenced = Batch { fences: vec![], transitions: vec![create.clone()], appends: vec![] };
     let mut keyed_late = step.clone();
     keyed_late.start_key = Saga::new(0, 1).create_keyed("key").start_key;
     let malformed = [

@@ -75,6 +75,7 @@ impl Saga {
                 type_name: Arc::from(event.kind()),
                 occurred_at: self.row.updated_at,
                 actor: None,
+                origin: skald_core::shard::batch::Origin::default(),
                 event,
             })
             .collect();
@@ -169,7 +170,11 @@ pub fn batch(owned: &[OwnedShard], transitions: Vec<Transition>) -> Batch {
     shards.sort();
     shards.dedup();
     let epoch = |shard| owned.iter().find(|owned| owned.shard == shard).map_or(Epoch(1), |owned| owned.epoch);
-    Batch { fences: shards.into_iter().map(|shard| Fence { shard, epoch: epoch(shard) }).collect(), transitions }
+    Batch {
+        fences: shards.into_iter().map(|shard| Fence { shard, epoch: epoch(shard) }).collect(),
+        transitions,
+        appends: vec![],
+    }
 }
 
 pub fn fences(owned: &[OwnedShard]) -> Vec<Fence> {
