@@ -43,21 +43,33 @@
 //! ```
 
 mod answer;
+mod backoff;
 mod barrier;
+pub mod bus;
 mod call;
+mod consumer;
 mod db;
+pub mod events;
 mod gate;
+mod intake;
 mod key;
+mod lanes;
 pub mod ledger;
+mod observer;
+pub mod outbox;
+mod recent;
 mod record;
 mod sql;
 mod sqlite_writer;
 mod tx;
 
 pub use answer::{Answer, Effect, Failure, Problem, ProblemKind, Rejection, Reply, problems};
-pub use barrier::{Barrier, BarrierOptions};
+pub use barrier::{Barrier, BarrierOptions, Cancelled, Tell};
 pub use call::{ActionOutcome, CallContext, HeaderError};
+pub use consumer::{Consumer, ConsumerOptions};
 pub use db::{Db, DbError, DbOptions};
+pub use intake::IntakeOptions;
 pub use key::{Key, KeyError, Operation, SagaId};
+pub use observer::{Observer, Unobserved};
 pub use sql::{Param, Row};
 pub use tx::{Tx, TxFuture};

@@ -6,4 +6,6 @@ mod barrier;
 mod failures;
 mod fixture;
 mod histories;
+mod outbox;
+mod store;
 mod support;
