@@ -2,15 +2,22 @@
 //!
 //! Skald keeps the group's place in the log, leases its shards to consumers, retries what failed after a growing pause
 //! and parks what keeps failing. Settlements travel with the next poll.
+//!
+//! An answer that got lost may have held events, which Skald takes to be in this consumer's hands: asked again, it would
+//! hand out what comes after them. So after a poll whose end is unclear the consumer goes on under another name, and gets
+//! them, in order, when the lease has ended.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Delivery, Filter, Receipt, Settled, Settlement, Source, SourceError, Start};
-use crate::events::{Client, Event, segment};
+use crate::events::{Client, ClientError, Event, segment};
 
 /// How a group repeats what failed: pauses that double, and when it gives up.
 #[derive(Debug, Clone, Serialize)]
@@ -30,12 +37,12 @@ pub struct GroupOptions {
     pub start: Start,
     /// Skald's own policy when left out.
     pub retry: Option<GroupRetry>,
-    /// After so long without a poll the consumer's events go to another one.
+    /// How long the consumer may take for the oldest event in its hands, before it goes to another one.
     pub lease: Duration,
 }
 
 impl GroupOptions {
-    /// All events from the beginning, with a lease of 30 s.
+    /// All events from the beginning, with a lease of 15 s.
     #[must_use]
     pub fn new(group: impl Into<String>, consumer: impl Into<String>) -> Self {
         Self {
@@ -44,7 +51,7 @@ impl GroupOptions {
             filter: Filter::default(),
             start: Start::Beginning,
             retry: None,
-            lease: Duration::from_secs(30),
+            lease: Duration::from_secs(15),
         }
     }
 }
@@ -55,6 +62,8 @@ pub struct HttpGroup {
     client: Client,
     path: String,
     options: GroupOptions,
+    /// How often an answer got lost.
+    losses: AtomicU32,
 }
 
 #[derive(Serialize)]
@@ -117,7 +126,14 @@ struct Refused {
 impl HttpGroup {
     #[must_use]
     pub fn new(client: Client, options: GroupOptions) -> Self {
-        Self { client, path: format!("/groups/{}", segment(&options.group)), options }
+        Self { client, path: format!("/groups/{}", segment(&options.group)), options, losses: AtomicU32::new(0) }
+    }
+
+    fn consumer(&self) -> String {
+        match self.losses.load(Ordering::SeqCst) {
+            0 => self.options.consumer.clone(),
+            losses => format!("{}.{losses}", self.options.consumer),
+        }
     }
 
     fn note(&self, refused: &[Refused]) {
@@ -150,20 +166,23 @@ impl Source for HttpGroup {
         wait: Duration,
     ) -> Result<Vec<Delivery>, SourceError> {
         let poll = Poll {
-            consumer: &self.options.consumer,
+            consumer: &self.consumer(),
             limit,
             wait: span(wait),
             lease: span(self.options.lease),
             settle: settlements.iter().filter_map(settle).collect(),
         };
-        let polled: Polled = self.client.post(&format!("{}/poll", self.path), &poll, wait).await?;
+        let polled = self.client.post(&format!("{}/poll", self.path), &poll, wait).await;
+        if matches!(polled, Err(ClientError::Unavailable { unclear: true, .. } | ClientError::Unreadable(_))) {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+        }
+        let polled: Polled = polled?;
         self.note(&polled.refused);
         Ok(polled.deliveries.into_iter().map(delivery).collect())
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), SourceError> {
-        let only =
-            SettleOnly { consumer: &self.options.consumer, settle: settlements.iter().filter_map(settle).collect() };
+        let only = SettleOnly { consumer: &self.consumer(), settle: settlements.iter().filter_map(settle).collect() };
         let settled: Polled = self.client.post(&format!("{}/settle", self.path), &only, Duration::ZERO).await?;
         self.note(&settled.refused);
         Ok(())

@@ -157,6 +157,20 @@ impl RedisGroup {
         until.map_or(wait, |until| wait.min(until.saturating_duration_since(Instant::now())))
     }
 
+    /// What others left, or else what is new.
+    async fn take_in(
+        &self,
+        connection: &mut Connection,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<Entry>, RedisError> {
+        let claimed = self.claim(connection, limit).await?;
+        if claimed.is_empty() {
+            return connection.read(limit, self.patience(wait.min(BLOCK_MAX))).await;
+        }
+        Ok(claimed)
+    }
+
     /// Takes over what others left, and keeps what is its own.
     async fn claim(&self, connection: &mut Connection, limit: usize) -> Result<Vec<Entry>, RedisError> {
         let now = Instant::now();
@@ -262,17 +276,14 @@ impl Source for RedisGroup {
         }
         let mut slot = self.reading.lock().await;
         let mut connection = self.connected(&mut slot).await?;
-        let mut entries = self.claim(&mut connection, limit).await?;
-        if entries.is_empty() {
-            entries = match connection.read(limit, self.patience(wait.min(BLOCK_MAX))).await {
-                // Redis was emptied: the groups are made again.
-                Err(error) if error.code() == Some("NOGROUP") => {
-                    connection.create_groups(Start::Beginning).await?;
-                    Vec::new()
-                }
-                other => other?,
-            };
-        }
+        let entries = match self.take_in(&mut connection, limit, wait).await {
+            // Redis was emptied: the groups are made again.
+            Err(error) if error.code() == Some("NOGROUP") => {
+                connection.create_groups(Start::Beginning).await?;
+                Vec::new()
+            }
+            other => other?,
+        };
         *slot = Some(connection);
         drop(slot);
         let (fresh, ends) = self.hand_out(entries);

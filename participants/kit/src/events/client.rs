@@ -34,7 +34,12 @@ pub enum ClientError {
     Setup(#[source] reqwest::Error),
     /// No whole answer, or one that says "not now": the same request may well succeed later.
     #[error("skald cannot answer now: {reason}")]
-    Unavailable { reason: String, retry_after: Option<Duration> },
+    Unavailable {
+        reason: String,
+        retry_after: Option<Duration>,
+        /// Whether the request may have been carried out all the same.
+        unclear: bool,
+    },
     /// The request will never succeed as it is.
     #[error("skald refuses: {0}")]
     Refused(Refusal),
@@ -259,7 +264,11 @@ pub(crate) fn segment(text: &str) -> String {
 
 /// Sends a request that may be held for `wait`, and reads the answer whole.
 async fn send(request: RequestBuilder, wait: Duration) -> Result<(StatusCode, Vec<u8>), ClientError> {
-    let unavailable = |error: reqwest::Error| ClientError::Unavailable { reason: describe(&error), retry_after: None };
+    let unavailable = |error: reqwest::Error| ClientError::Unavailable {
+        reason: describe(&error),
+        retry_after: None,
+        unclear: !error.is_connect(),
+    };
     let response = request.timeout(wait + ANSWER_TIMEOUT).send().await.map_err(unavailable)?;
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -272,7 +281,8 @@ async fn send(request: RequestBuilder, wait: Duration) -> Result<(StatusCode, Ve
     let (code, detail): (String, String) = (text("code"), text("detail"));
     if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 425 | 429) {
         let reason = format!("{} {code}: {detail}", status.as_u16());
-        return Err(ClientError::Unavailable { reason, retry_after: retry_after.map(Duration::from_secs) });
+        let retry_after = retry_after.map(Duration::from_secs);
+        return Err(ClientError::Unavailable { reason, retry_after, unclear: false });
     }
     let actual_version = problem["actual_version"].as_u64();
     Err(ClientError::Refused(Refusal { status: status.as_u16(), code, detail, actual_version }))

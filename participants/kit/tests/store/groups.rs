@@ -20,7 +20,7 @@ pub struct Group {
 
 #[derive(Debug)]
 enum State {
-    Out { token: u64, until: Instant, tries: u32 },
+    Out { token: u64, consumer: String, until: Instant, tries: u32 },
     Retry { at: Instant, tries: u32 },
     Done,
     Parked(String),
@@ -41,6 +41,7 @@ impl Data {
     pub fn poll(&mut self, name: &str, body: &Value) -> Vec<Value> {
         let limit = usize::try_from(body["limit"].as_u64().unwrap()).unwrap();
         let lease: u64 = body["lease"].as_str().unwrap().strip_suffix("ms").unwrap().parse().unwrap();
+        let consumer = body["consumer"].as_str().unwrap();
         let Some(group) = self.groups.get_mut(name) else { return Vec::new() };
         let mut waiting: HashSet<&str> = HashSet::new();
         let mut deliveries = Vec::new();
@@ -56,15 +57,16 @@ impl Data {
                 Some(State::Done) => continue,
                 Some(State::Out { until, tries, .. }) if *until <= Instant::now() => tries + 1,
                 Some(State::Retry { at, tries }) if *at <= Instant::now() => tries + 1,
-                Some(State::Out { .. }) => continue,
-                Some(State::Retry { .. } | State::Parked(_)) => {
+                Some(State::Out { consumer: holder, .. }) if holder == consumer => continue,
+                Some(State::Out { .. } | State::Retry { .. } | State::Parked(_)) => {
                     waiting.insert(stream);
                     continue;
                 }
             };
             group.tokens += 1;
             let until = Instant::now() + Duration::from_millis(lease);
-            group.states.insert(index, State::Out { token: group.tokens, until, tries });
+            let (token, consumer) = (group.tokens, consumer.to_owned());
+            group.states.insert(index, State::Out { token, consumer, until, tries });
             deliveries.push(json!({
                 "event": event, "shard": event["shard"], "position": event["position"],
                 "token": group.tokens, "try": tries,
@@ -96,13 +98,6 @@ impl Data {
             group.states.insert(index, state);
         }
         refused
-    }
-
-    pub fn unsettled(&self, name: &str) -> usize {
-        self.groups.get(name).map_or(self.log.len(), |group| {
-            let done = group.states.values().filter(|state| matches!(state, State::Done)).count();
-            self.log.len() - done
-        })
     }
 
     pub fn parked(&self, name: &str) -> Vec<String> {

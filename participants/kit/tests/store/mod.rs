@@ -34,7 +34,7 @@ pub struct Inner {
     pub data: Mutex<Data>,
     /// Ticks after each append.
     pub committed: watch::Sender<u64>,
-    /// So many of the next requests are answered 503, after they were carried out.
+    /// Of so many of the next requests the answer breaks off, after they were carried out.
     pub lost_answers: AtomicU32,
     /// So many of the next requests are answered 503, without effect.
     pub refusals: AtomicU32,
