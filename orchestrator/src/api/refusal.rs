@@ -68,6 +68,7 @@ fn of_illegal(illegal: &IllegalInput) -> Problem {
             let reason = format!("was used for another command on this saga ({action}), or with another reason");
             return Problem::in_field(Code::KeyReused, "Idempotency-Key", reason);
         }
+        IllegalInput::BadReport(_) => Code::InvalidBody,
         IllegalInput::NotNow(_) => Code::NotPossible,
         IllegalInput::MissingOutput(_) => {
             return Problem::in_field(Code::OutputRequired, "/output", illegal.to_string());

@@ -53,6 +53,7 @@ fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
         | Event::StepAccepted(_)
         | Event::StepDoubted(_)
         | Event::StepRetried(_)
+        | Event::SagaTimedOut(_)
         | Event::SagaCompleted(_)
         | Event::SagaCompensated(_)
         | Event::SagaAbandoned(_)
