@@ -125,11 +125,14 @@ impl<R, A> Commits<R, A> {
         self.appends.iter().take(count_max).enumerate().take_while(fits).count()
     }
 
-    /// With nothing left to be tried again, no commit would ever show that they get through after all.
+    /// With nothing left to be tried again, no commit would ever show that they get through after all. What is queued
+    /// still goes at the time that was set.
     pub fn forget_stall(&mut self) {
         if self.again.is_empty() && self.under_way.is_none() {
             self.stalled = None;
-            self.retry_at = None;
+            if self.queue.is_empty() && self.appends.is_empty() {
+                self.retry_at = None;
+            }
         }
     }
 
