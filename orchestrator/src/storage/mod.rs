@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod listing;
+mod look_up;
 #[cfg(test)]
 pub mod memory;
 mod postgres;
@@ -24,6 +25,7 @@ use skald_core::{
     event::{Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
     shard::{
+        appends::{StreamAsk, StreamLook},
         batch::{Batch, CommitError, Fence},
         leases::{LeaseReport, LeaseRequest, LeaseView, Presence, TakenShard},
     },
@@ -283,6 +285,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whole streams, for loading; a saga that does not exist is left out. In the order of `sagas`.
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError>;
+
+    /// Where these streams end and which of the event ids they know, one look per ask: as of the last commit, or a later
+    /// one. For streams that are no sagas.
+    async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError>;
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError>;
 
