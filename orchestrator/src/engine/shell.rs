@@ -12,8 +12,7 @@ use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     shard::{
-        appends::{StreamAsk, StreamLook},
-        batch::{Batch, CommitError},
+        batch::{Batch, CommitError, StreamAsk, StreamLook},
         writer::{Effect, Refusal, Writer},
     },
     state::Status,

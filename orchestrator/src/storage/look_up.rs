@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use skald_core::{
     ids::SagaId,
-    shard::appends::{StreamAsk, StreamHead, StreamLook},
+    shard::batch::{StreamAsk, StreamHead, StreamLook},
     time::Timestamp,
 };
 use sqlx::{FromRow, types::Uuid};

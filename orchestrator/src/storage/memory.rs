@@ -14,8 +14,7 @@ use skald_core::{
     event::Recorded,
     ids::{Epoch, SagaId, Shard},
     shard::{
-        appends::{StreamAsk, StreamHead, StreamLook},
-        batch::{Append, AppendedEvent, Batch, CommitError, Fence, Transition},
+        batch::{Append, AppendedEvent, Batch, CommitError, Fence, StreamAsk, StreamHead, StreamLook, Transition},
         leases::LeaseView,
     },
     state::SagaRow,

@@ -4,7 +4,11 @@
 //! [`postgres`] (production). Only this folder names sqlx.
 
 pub mod audit;
+#[allow(dead_code, reason = "the API of groups stands on it")]
+pub mod groups;
 mod listing;
+#[allow(dead_code, reason = "the API of events stands on it")]
+pub mod log;
 mod look_up;
 #[cfg(test)]
 pub mod memory;
@@ -25,8 +29,7 @@ use skald_core::{
     event::{Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
     shard::{
-        appends::{StreamAsk, StreamLook},
-        batch::{Batch, CommitError, Fence},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
         leases::{LeaseReport, LeaseRequest, LeaseView, Presence, TakenShard},
     },
     state::{SagaRow, Status},

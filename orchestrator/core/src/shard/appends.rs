@@ -22,11 +22,9 @@ use alloc::{
 };
 
 use self::judge::{Verdict, judge};
-pub use self::words::{
-    AppendRequest, Appended, ExpectedVersion, StreamAsk, StreamHead, StreamLook, ToAppend, shard_of_stream,
-};
+pub use self::words::{AppendRequest, Appended, ExpectedVersion, ToAppend, shard_of_stream};
 use super::{
-    batch::{Append, AppendedEvent},
+    batch::{Append, AppendedEvent, StreamAsk, StreamLook},
     queue::PendingAppend,
     writer::{Effect, Refusal, Writer},
 };

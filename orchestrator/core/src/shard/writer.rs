@@ -25,8 +25,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
-    appends::{Appended, Lines, StreamAsk},
-    batch::{Batch, StartKey},
+    appends::{Appended, Lines},
+    batch::{Batch, StartKey, StreamAsk},
     leases::TakenShard,
     queue::Commits,
     recovery::Recovery,

@@ -1,6 +1,6 @@
 //! Where streams end, and which event ids they know.
 
-use skald_core::shard::appends::{StreamAsk, StreamLook};
+use skald_core::shard::batch::{StreamAsk, StreamLook};
 use sqlx::PgConnection;
 
 use super::{

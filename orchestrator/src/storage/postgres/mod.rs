@@ -29,8 +29,7 @@ use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     shard::{
-        appends::{StreamAsk, StreamLook},
-        batch::{Batch, CommitError, Fence},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
         leases::LeaseView,
     },
     state::SagaRow,

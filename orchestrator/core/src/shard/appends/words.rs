@@ -1,4 +1,4 @@
-//! What is asked for, what the database is asked, and what is answered.
+//! What is asked for, and what is answered.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
@@ -6,10 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    ids::{SagaId, Shard},
-    time::Timestamp,
-};
+use crate::ids::Shard;
 
 /// Events to append to a stream that is no saga: all of them, next to each other, or none.
 ///
@@ -59,33 +56,6 @@ pub struct Appended {
     pub version: u64,
     /// Whether an earlier request wrote it.
     pub replayed: bool,
-}
-
-/// What must be known of a stream before events are appended to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamAsk {
-    pub name: Arc<str>,
-    /// Of the events to append, each once.
-    pub event_ids: Vec<Arc<str>>,
-}
-
-/// A stream as the database has it, for a [`StreamAsk`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamLook {
-    pub name: Arc<str>,
-    /// None: it does not exist.
-    pub head: Option<StreamHead>,
-    /// Those of the event ids that are in the stream, with their versions.
-    pub known: Vec<(Arc<str>, u64)>,
-}
-
-/// Where a stream ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamHead {
-    pub id: SagaId,
-    pub version: u64,
-    /// When its last event occurred.
-    pub updated_at: Timestamp,
 }
 
 /// The shard in which a stream that is no saga lies.

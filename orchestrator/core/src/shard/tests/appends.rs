@@ -14,7 +14,8 @@ use super::{
 use crate::{
     ids::{SagaId, Shard},
     shard::{
-        appends::{ExpectedVersion, StreamHead, StreamLook, shard_of_stream},
+        appends::{ExpectedVersion, shard_of_stream},
+        batch::{StreamHead, StreamLook},
         writer::Refusal,
     },
 };

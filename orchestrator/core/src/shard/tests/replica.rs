@@ -22,8 +22,7 @@ use crate::{
     event::Mode,
     ids::{Epoch, SagaId, Shard},
     shard::{
-        appends::StreamAsk,
-        batch::{Batch, CommitError},
+        batch::{Batch, CommitError, StreamAsk},
         leases::TakenShard,
         writer::{Effect, Limits, Refusal, StartRequest, Writer},
     },

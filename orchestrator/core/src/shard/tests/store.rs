@@ -6,10 +6,7 @@ use crate::{
     definition::Definition,
     event::{Event, Recorded},
     ids::{Epoch, SagaId, Shard},
-    shard::{
-        appends::{StreamAsk, StreamHead, StreamLook},
-        batch::{Append, AppendedEvent, Batch, CommitError},
-    },
+    shard::batch::{Append, AppendedEvent, Batch, CommitError, StreamAsk, StreamHead, StreamLook},
     state::{SagaRow, SagaState},
     time::Timestamp,
 };
