@@ -28,23 +28,25 @@ pub fn pairs(asks: &[StreamAsk]) -> impl Iterator<Item = (&str, &str)> {
 
 /// One look per ask.
 pub fn looks(asks: &[StreamAsk], records: Vec<LookRecord>) -> Result<Vec<StreamLook>, StoreError> {
-    let mut found: HashMap<String, (StreamHead, Vec<(Arc<str>, u64)>)> = HashMap::with_capacity(asks.len());
+    let mut heads: HashMap<String, StreamHead> = HashMap::with_capacity(asks.len());
+    let mut known: HashMap<String, Vec<(Arc<str>, u64)>> = HashMap::new();
     for record in records {
         let LookRecord { name, id, version, updated_at_us, event_id, event_version } = record;
-        let unreadable = |_| StoreError::Unreadable(format!("stream {name}: a version"));
-        let head = StreamHead {
-            id: SagaId::from_uuid(id),
-            version: u64::try_from(version).map_err(unreadable)?,
-            updated_at: Timestamp::from_micros(updated_at_us),
+        let unsigned = |version: i64| {
+            u64::try_from(version).map_err(|_| StoreError::Unreadable(format!("stream {name}: version {version}")))
         };
-        let known = event_id.zip(event_version);
-        let known = known.map(|(event_id, version)| Ok((Arc::from(event_id), u64::try_from(version)?))).transpose();
-        let known = known.map_err(unreadable)?;
-        found.entry(name).or_insert_with(|| (head, Vec::new())).1.extend(known);
+        let (id, updated_at) = (SagaId::from_uuid(id), Timestamp::from_micros(updated_at_us));
+        let head = StreamHead { id, version: unsigned(version)?, updated_at };
+        if let Some((event_id, version)) = event_id.zip(event_version) {
+            let version = unsigned(version)?;
+            known.entry(name.clone()).or_default().push((Arc::from(event_id), version));
+        }
+        heads.insert(name, head);
     }
-    let look = |ask: &StreamAsk| {
-        let (head, known) = found.remove(&*ask.name).unzip();
-        StreamLook { name: Arc::clone(&ask.name), head, known: known.unwrap_or_default() }
+    let look = |ask: &StreamAsk| StreamLook {
+        name: Arc::clone(&ask.name),
+        head: heads.remove(&*ask.name),
+        known: known.remove(&*ask.name).unwrap_or_default(),
     };
     Ok(asks.iter().map(look).collect())
 }
