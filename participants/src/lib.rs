@@ -12,6 +12,7 @@ mod http;
 mod ledger;
 mod management;
 mod metrics;
+mod offer;
 mod orders;
 mod paging;
 mod sales;
