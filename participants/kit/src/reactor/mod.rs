@@ -22,7 +22,11 @@ mod unfinished;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::{sync::watch, task::JoinHandle};
+use futures_util::future::join_all;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 
 use self::{
     sagas::{Known, Sagas},
@@ -87,6 +91,12 @@ pub struct Reacting {
     stopping: watch::Sender<bool>,
 }
 
+/// After so long what is done for a saga counts as slow: its events are settled, and it is looked at again later.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+const SLOW_LOOK: Duration = Duration::from_secs(30);
+/// Sagas that are slow at once, before others have to wait for them.
+const SLOW_MAX: usize = 500;
+
 /// A saga whose turn does not come within this time is stuck: something is broken.
 const TURN_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -99,6 +109,7 @@ struct Core {
     unfinished: Unfinished,
     /// One look at a saga at a time.
     turns: Arc<Gate>,
+    slow: Arc<Semaphore>,
 }
 
 /// What duties are fulfilled with.
@@ -124,9 +135,9 @@ impl Reactor {
         let ReactorOptions { service, barrier, operations, client, observer, intake } = options;
         let unfinished = Unfinished::open(barrier.db().clone()).await?;
         let consumer = format!("reactor-{service}");
-        let (sagas, turns) = (Sagas::new(client), Arc::default());
+        let (sagas, turns, slow) = (Sagas::new(client), Arc::default(), Arc::new(Semaphore::new(SLOW_MAX)));
         let means = Arc::new(Means { barrier, operations });
-        let core = Core { service, consumer, means, observer, sagas, unfinished, turns };
+        let core = Core { service, consumer, means, observer, sagas, unfinished, turns, slow };
         Ok(Self { core: Arc::new(core), intake })
     }
 
@@ -146,7 +157,7 @@ impl Reactor {
     #[must_use]
     pub fn start(self, source: Arc<dyn Source>) -> Reacting {
         let (stopping, stop) = watch::channel(false);
-        let intake = Intake::new(source, self.core.clone(), self.intake);
+        let intake = Intake::new(source, Arc::new(Looking(self.core.clone())), self.intake);
         let tasks = vec![
             tokio::spawn(intake.run(stop.clone())),
             tokio::spawn(async move { unfinished::look_again(self.core, stop).await }),
@@ -173,20 +184,34 @@ impl Drop for Reacting {
     }
 }
 
-impl Handler for Core {
+/// The reactor as the handler of its events.
+struct Looking(Arc<Core>);
+
+impl Handler for Looking {
     /// Whatever comes of it, the events are done: what is owed is derived from the stream, and remembered if it could not
     /// be done.
     async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settlement> {
         let Some(first) = deliveries.first() else { return Vec::new() };
-        let stream = first.event.stream.clone();
+        let (core, stream) = (self.0.clone(), first.event.stream.clone());
         // Handed out before: somebody may have got further meanwhile.
         let anew = deliveries.iter().any(|delivery| delivery.tries > 1);
-        match self.look(&stream, &deliveries, anew).await {
-            Ok(()) => self.unfinished.finished(&stream).await,
-            Err(not_now) => self.remember(&stream, not_now).await,
+        let (looking, at, came) = (core.clone(), stream.clone(), deliveries.clone());
+        let mut look = Box::pin(async move { looking.look_and_note(&at, &came, anew).await });
+        if tokio::time::timeout(SLOW_AFTER, &mut look).await.is_err() {
+            // What is slow must not outlast the lease of its events: the saga is written down, which does as well.
+            match core.slow.clone().try_acquire_owned() {
+                Ok(permit) => {
+                    core.remember(&stream, NotNow { reason: "still at it".to_owned(), after: Some(SLOW_LOOK) }).await;
+                    tokio::spawn(async move {
+                        look.await;
+                        drop(permit);
+                    });
+                }
+                Err(_) => look.await,
+            }
         }
         let settle = |Delivery { event, receipt, .. }: Delivery| {
-            self.observer.consumed(&self.consumer, &event, &Settled::Done);
+            core.observer.consumed(&core.consumer, &event, &Settled::Done);
             Settlement { receipt, settled: Settled::Done }
         };
         deliveries.into_iter().map(settle).collect()
@@ -194,6 +219,14 @@ impl Handler for Core {
 }
 
 impl Core {
+    /// Looks at a saga, and writes down whether it must be looked at again.
+    async fn look_and_note(&self, stream: &str, deliveries: &[Delivery], anew: bool) {
+        match self.look(stream, deliveries, anew).await {
+            Ok(()) => self.unfinished.finished(stream).await,
+            Err(not_now) => self.remember(stream, not_now).await,
+        }
+    }
+
     /// Takes in what came, and does what is owed by then. `anew`: reads what the store has first, and relies on nothing
     /// that was done before.
     async fn look(&self, stream: &str, deliveries: &[Delivery], anew: bool) -> Result<(), NotNow> {
@@ -209,20 +242,17 @@ impl Core {
     async fn fulfil(&self, known: &mut Known) -> Result<(), NotNow> {
         let duties = known.saga.follower.duties(&self.service);
         let owed = duties.into_iter().filter(|duty| !known.done.contains(&(duty.step().into(), duty.operation())));
-        // Usually there is one. Several are steps side by side, which must not wait for one another.
-        let tasks: Vec<_> = owed
-            .map(|duty| {
-                let (means, saga) = (self.means.clone(), known.saga.clone());
-                let name = (duty.step().into(), duty.operation());
-                (name, tokio::spawn(async move { duty::fulfil(&means, &saga, duty).await }))
-            })
-            .collect();
+        // Steps side by side do not wait for one another.
+        let ends = join_all(owed.map(async |duty| {
+            let name = (duty.step().into(), duty.operation());
+            (name, duty::fulfil(&self.means, &known.saga, duty).await)
+        }))
+        .await;
         let mut result = Ok(());
-        for (name, task) in tasks {
-            match task.await {
-                Ok(Ok(())) => drop(known.done.insert(name)),
-                Ok(Err(not_now)) => result = Err(not_now),
-                Err(error) => result = Err(NotNow::because(error)),
+        for (name, end) in ends {
+            match end {
+                Ok(()) => drop(known.done.insert(name)),
+                Err(not_now) => result = Err(not_now),
             }
         }
         result

@@ -26,7 +26,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The table is looked at so often at least: another process may have died over it.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-const AT_ONCE: i64 = 32;
+const AT_ONCE_MAX: usize = 64;
+/// More than are looked at at once: some of them are.
+const DUE_MAX: i64 = 100;
 
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -82,7 +84,7 @@ impl Unfinished {
     /// Those whose time has come.
     async fn due(&self) -> sqlx::Result<Vec<String>> {
         let sql = "SELECT stream FROM saga_unfinished WHERE next_at_us <= $1 ORDER BY next_at_us LIMIT $2";
-        let rows = self.db.rows(sql, params![Utc::now().timestamp_micros(), AT_ONCE]).await?;
+        let rows = self.db.rows(sql, params![Utc::now().timestamp_micros(), DUE_MAX]).await?;
         let due = rows.iter().map(|row| row.get("stream")).collect::<sqlx::Result<Vec<String>>>()?;
         self.listed().extend(due.iter().cloned());
         Ok(due)
@@ -103,8 +105,10 @@ impl Unfinished {
 
 /// Looks at unfinished sagas again, until told to stop.
 pub(super) async fn look_again(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+    let mut looks: JoinSet<()> = JoinSet::new();
+    let at = Arc::new(Mutex::new(HashSet::new()));
     loop {
-        let pause = match look_at_due(&core).await {
+        let pause = match start_looks(&core, &mut looks, &at).await {
             Ok(pause) => pause,
             Err(error) => {
                 tracing::warn!(%error, "unfinished sagas can't be looked up now");
@@ -114,22 +118,34 @@ pub(super) async fn look_again(core: Arc<Core>, mut stop: watch::Receiver<bool>)
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = core.unfinished.added.notified() => {}
+            Some(_) = looks.join_next(), if !looks.is_empty() => {}
             () = stopped(&mut stop) => return,
         }
     }
 }
 
-async fn look_at_due(core: &Arc<Core>) -> sqlx::Result<Duration> {
-    let mut looks = JoinSet::new();
+/// Starts to look at those whose time has come; gives the time until more is due.
+async fn start_looks(
+    core: &Arc<Core>,
+    looks: &mut JoinSet<()>,
+    at: &Arc<Mutex<HashSet<String>>>,
+) -> sqlx::Result<Duration> {
+    let being_looked_at = |stream: &str| at.lock().unwrap_or_else(PoisonError::into_inner).contains(stream);
     for stream in core.unfinished.due().await? {
-        let core = core.clone();
+        if looks.len() >= AT_ONCE_MAX {
+            // The end of one of them wakes this up.
+            return Ok(LOOK_EVERY);
+        }
+        if being_looked_at(&stream) {
+            continue;
+        }
+        at.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.clone());
+        let (core, at) = (core.clone(), at.clone());
         looks.spawn(async move {
-            match core.look(&stream, &[], true).await {
-                Ok(()) => core.unfinished.finished(&stream).await,
-                Err(not_now) => core.remember(&stream, not_now).await,
-            }
+            core.look_and_note(&stream, &[], true).await;
+            at.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
         });
     }
-    while looks.join_next().await.is_some() {}
-    core.unfinished.pause().await
+    // Those being looked at are due until they are through, and then say when they are due again.
+    Ok(core.unfinished.pause().await?.max(PAUSE_MIN))
 }

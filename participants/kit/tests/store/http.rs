@@ -18,6 +18,7 @@ pub fn serve(inner: Arc<Inner>) -> String {
         let app = App::new().app_data(web::Data::from(inner.clone())).app_data(web::PayloadConfig::new(1 << 24));
         app.route("/streams/{id}/events", web::post().to(append))
             .route("/streams/{id}/events", web::get().to(stream))
+            .route("/definitions/{name}/versions/{version}", web::get().to(definition))
             .route("/groups/{name}", web::put().to(put_group))
             .route("/groups/{name}/poll", web::post().to(poll))
             .route("/groups/{name}/settle", web::post().to(settle))
@@ -87,6 +88,18 @@ async fn stream(
         page["next_cursor"] = json!((after + items.len()).to_string());
     }
     HttpResponse::Ok().json(page)
+}
+
+async fn definition(inner: web::Data<Inner>, path: web::Path<(String, u32)>) -> HttpResponse {
+    if let Some(failure) = arrived(&inner) {
+        return failure;
+    }
+    let data = inner.data.lock().unwrap();
+    let found = data.definitions.iter().find(|known| (known.name.as_str(), known.version) == (&path.0, path.1));
+    match found {
+        Some(definition) => HttpResponse::Ok().json(json!({"name": path.0, "document": *definition.document})),
+        None => problem(404, "definition_not_found"),
+    }
 }
 
 async fn put_group(inner: web::Data<Inner>, name: web::Path<String>, body: web::Json<Value>) -> HttpResponse {
