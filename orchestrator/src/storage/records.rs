@@ -317,6 +317,6 @@ fn status(word: &str) -> Option<Status> {
     Status::ALL.into_iter().find(|status| status.as_str() == word)
 }
 
-fn mode(word: &str) -> Option<Mode> {
+pub fn mode(word: &str) -> Option<Mode> {
     [Mode::Orchestrated, Mode::Choreographed].into_iter().find(|mode| mode.as_str() == word)
 }
