@@ -20,7 +20,7 @@
 //! | `participant_calls_deferred_total` | counter | service, reason | calls put off |
 //! | `circuit_state` | gauge | service | 0 closed, 1 half open, 2 open |
 //! | `http_request_duration_seconds` | histogram | method, route, status | requests to this service |
-//! | `commit_batch_transitions` | histogram | | transitions in a commit |
+//! | `commit_batch_transitions` | histogram | | transitions and appends in a commit |
 //! | `commit_duration_seconds` | histogram | | time a commit took |
 //! | `commit_failures_total` | counter | kind | commits that failed |
 //! | `commit_queue_length` | gauge | | transitions waiting for the next commit |
@@ -146,7 +146,7 @@ impl Metrics {
                 "Time of a request to this service",
                 &["method", "route", "status"],
             ),
-            commit_batch: histogram(r, "commit_batch_transitions", "Transitions in a commit", &BATCH),
+            commit_batch: histogram(r, "commit_batch_transitions", "Transitions and appends in a commit", &BATCH),
             commit_duration: histogram(r, "commit_duration_seconds", "Time a commit took", &SECONDS),
             commit_failures: counters(r, "commit_failures_total", "Commits that failed", &["kind"]),
             commit_queue: gauge(r, "commit_queue_length", "Transitions waiting for the next commit"),
@@ -315,7 +315,7 @@ label! {
 
 label! {
     /// What is sent to the owner of a shard.
-    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback" }
+    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback", Append = "append" }
 }
 
 label! {

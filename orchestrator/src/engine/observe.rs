@@ -76,10 +76,10 @@ fn log(row: &SagaRow) {
     }
 }
 
-pub(super) fn commit_ended(metrics: &Metrics, transitions: usize, took: Duration, result: &Result<(), CommitError>) {
+pub(super) fn commit_ended(metrics: &Metrics, changes: usize, took: Duration, result: &Result<(), CommitError>) {
     metrics.commit_duration.observe(took.as_secs_f64());
     let kind = match result {
-        Ok(()) => return metrics.commit_batch.observe(transitions as f64),
+        Ok(()) => return metrics.commit_batch.observe(changes as f64),
         Err(CommitError::Fenced(_)) => "fenced",
         Err(CommitError::Refused(_)) => "refused",
         Err(CommitError::NotApplied(_)) => "not_applied",

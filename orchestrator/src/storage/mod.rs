@@ -9,6 +9,7 @@ pub mod groups;
 mod listing;
 #[allow(dead_code, reason = "the API of events stands on it")]
 pub mod log;
+mod look_up;
 #[cfg(test)]
 pub mod memory;
 mod postgres;
@@ -28,7 +29,7 @@ use skald_core::{
     event::{Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
         leases::{LeaseReport, LeaseRequest, LeaseView, Presence, TakenShard},
     },
     state::{SagaRow, Status},
@@ -287,6 +288,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whole streams, for loading; a saga that does not exist is left out. In the order of `sagas`.
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError>;
+
+    /// Where these streams end and which of the event ids they know, one look per ask: as of the last commit, or a later
+    /// one. For streams that are no sagas.
+    async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError>;
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError>;
 

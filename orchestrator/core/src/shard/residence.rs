@@ -11,7 +11,7 @@ use alloc::{
 
 use super::{
     batch::{NewEvent, StartKey, Transition},
-    commit::Pending,
+    queue::Pending,
     writer::{Effect, Refusal, StartRequest, Writer},
 };
 use crate::{
@@ -118,7 +118,7 @@ impl<R> Residence<R> {
     }
 }
 
-impl<R> Writer<R> {
+impl<R, A> Writer<R, A> {
     pub(super) fn begin(
         &mut self,
         request: StartRequest,

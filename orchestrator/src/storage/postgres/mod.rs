@@ -13,6 +13,7 @@ mod columns;
 mod commit;
 mod leases;
 mod lifecycle;
+mod look_up;
 mod reads;
 mod registry;
 mod replicas;
@@ -28,7 +29,7 @@ use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
         leases::LeaseView,
     },
     state::SagaRow,
@@ -229,6 +230,10 @@ impl Store for PostgresStore {
 
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
         self.readers.ask(async |session| reads::streams(session, sagas).await).await
+    }
+
+    async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError> {
+        self.readers.ask(async |session| look_up::look_up(session, asks).await).await
     }
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {

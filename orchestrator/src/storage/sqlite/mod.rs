@@ -11,6 +11,7 @@ mod audit;
 mod commit;
 mod leases;
 mod lifecycle;
+mod look_up;
 mod reads;
 mod registry;
 mod replicas;
@@ -26,7 +27,7 @@ use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
         leases::LeaseView,
     },
     state::SagaRow,
@@ -199,6 +200,10 @@ impl Store for SqliteStore {
 
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
         reads::streams(&self.readers, sagas).await
+    }
+
+    async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError> {
+        look_up::look_up(&self.readers, asks).await
     }
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {
