@@ -21,6 +21,20 @@ pub struct LookRecord {
     event_version: Option<i64>,
 }
 
+impl LookRecord {
+    pub fn head(&self) -> Result<StreamHead, StoreError> {
+        Ok(StreamHead {
+            id: SagaId::from_uuid(self.id),
+            version: self.number(self.version)?,
+            updated_at: Timestamp::from_micros(self.updated_at_us),
+        })
+    }
+
+    fn number(&self, version: i64) -> Result<u64, StoreError> {
+        u64::try_from(version).map_err(|_| StoreError::Unreadable(format!("stream {}: version {version}", self.name)))
+    }
+}
+
 /// Each stream's name with each of the event ids.
 pub fn pairs(asks: &[StreamAsk]) -> impl Iterator<Item = (&str, &str)> {
     asks.iter().flat_map(|ask| ask.event_ids.iter().map(|event_id| (&*ask.name, &**event_id)))
@@ -30,17 +44,10 @@ pub fn pairs(asks: &[StreamAsk]) -> impl Iterator<Item = (&str, &str)> {
 pub fn looks(asks: &[StreamAsk], records: Vec<LookRecord>) -> Result<Vec<StreamLook>, StoreError> {
     let mut found: HashMap<String, (StreamHead, Vec<(Arc<str>, u64)>)> = HashMap::with_capacity(asks.len());
     for record in records {
-        let LookRecord { name, id, version, updated_at_us, event_id, event_version } = record;
-        let unreadable = |_| StoreError::Unreadable(format!("stream {name}: a version"));
-        let head = StreamHead {
-            id: SagaId::from_uuid(id),
-            version: u64::try_from(version).map_err(unreadable)?,
-            updated_at: Timestamp::from_micros(updated_at_us),
-        };
-        let known = event_id.zip(event_version);
-        let known = known.map(|(event_id, version)| Ok((Arc::from(event_id), u64::try_from(version)?))).transpose();
-        let known = known.map_err(unreadable)?;
-        found.entry(name).or_insert_with(|| (head, Vec::new())).1.extend(known);
+        let head = record.head()?;
+        let version = record.event_version.map(|version| record.number(version)).transpose()?;
+        let known = record.event_id.map(Arc::from).zip(version);
+        found.entry(record.name).or_insert_with(|| (head, Vec::new())).1.extend(known);
     }
     let look = |ask: &StreamAsk| {
         let (head, known) = found.remove(&*ask.name).unzip();

@@ -6,7 +6,10 @@ use std::{fmt, sync::Arc};
 use skald_core::{
     event::{Event, Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
-    shard::{batch::Fence, leases::LeaseView},
+    shard::{
+        batch::{APPENDED, Fence},
+        leases::LeaseView,
+    },
     state::{SagaRow, Status},
     time::Timestamp,
 };
@@ -80,6 +83,12 @@ pub struct EventRecord {
     actor: Option<String>,
     schema_version: i16,
     data: String,
+}
+
+impl EventRecord {
+    pub fn is_of_saga(&self) -> bool {
+        self.kind != APPENDED
+    }
 }
 
 impl TryFrom<EventRecord> for Recorded {

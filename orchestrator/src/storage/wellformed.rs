@@ -68,9 +68,10 @@ fn check_text(transition: &Transition) -> Result<(), CommitError> {
     if indexed.into_iter().chain(event_ids.clone()).any(|text| text.len() > INDEXED_BYTES_MAX) {
         return Err(refused(format!("saga {} has a name or a key of more than {INDEXED_BYTES_MAX} bytes", row.id)));
     }
-    let free = transition.events.iter().flat_map(|event| {
-        [&*event.type_name, text(event.actor.as_ref()), text(event.origin.causation_id.as_ref())]
-    });
+    let free = transition
+        .events
+        .iter()
+        .flat_map(|event| [&*event.type_name, text(event.actor.as_ref()), text(event.origin.causation_id.as_ref())]);
     // PostgreSQL cannot store this character in text; SQLite could, but would cut the text off there when asked.
     if indexed.into_iter().chain([row.state.as_str()]).chain(event_ids).chain(free).any(|text| text.contains('\0')) {
         return Err(refused(format!("saga {} has a NUL character in a name or a key", row.id)));
@@ -83,8 +84,7 @@ fn check_append(batch: &Batch, append: &Append) -> Result<(), CommitError> {
     if fence_index(batch, append.shard).is_none() {
         return Err(refused(format!("stream {name} lies in shard {}, which has no fence", append.shard)));
     }
-    let consecutive =
-        append.events.windows(2).all(|pair| pair[1].version.checked_sub(1) == Some(pair[0].version));
+    let consecutive = append.events.windows(2).all(|pair| pair[1].version.checked_sub(1) == Some(pair[0].version));
     let first = append.events.first().map(|event| event.version);
     if first.is_none() || first != append.version_before.checked_add(1) || !consecutive {
         return Err(refused(format!("stream {name}: no events that follow version {}", append.version_before)));

@@ -82,9 +82,9 @@ impl Holding {
 
     /// Holds an event behind those of its stream that are held, or lets it be handed out if none is before it.
     pub fn replay(&mut self, position: i64, stream: SagaId, now: Timestamp) {
-        let held_back = self.of_stream(stream).any(|held| {
-            held.position < position && (held.status != HeldStatus::Retry || held.next_at > now)
-        });
+        let held_back = self
+            .of_stream(stream)
+            .any(|held| held.position < position && (held.status != HeldStatus::Retry || held.next_at > now));
         let status = if held_back { HeldStatus::Waiting } else { HeldStatus::Retry };
         let shard = self.cursor.shard;
         self.hold(Held { shard, position, stream, status, tries: 0, next_at: now, error: None, held_at: now });
@@ -109,7 +109,8 @@ impl Holding {
     /// Takes out of hand what follows in the stream: it may not be settled before what is held.
     fn hold_back(&mut self, position: i64, stream: SagaId, now: Timestamp) {
         let open = self.cursor.in_hand.iter().chain(self.cursor.owed.iter());
-        let later: Vec<i64> = open.filter(|other| *other > position && self.streams.get(other) == Some(&stream)).collect();
+        let later: Vec<i64> =
+            open.filter(|other| *other > position && self.streams.get(other) == Some(&stream)).collect();
         for later in later {
             self.cursor.in_hand.remove(later);
             self.cursor.owed.remove(later);

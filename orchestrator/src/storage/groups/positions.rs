@@ -85,12 +85,9 @@ mod tests {
 
     #[test]
     fn ranges_are_written_short() {
-        for (positions, text) in [
-            (vec![], ""),
-            (vec![7], "7"),
-            (vec![1, 2, 3], "1-3"),
-            (vec![19, 17, 18, 23, 25, 26], "17-19,23,25-26"),
-        ] {
+        for (positions, text) in
+            [(vec![], ""), (vec![7], "7"), (vec![1, 2, 3], "1-3"), (vec![19, 17, 18, 23, 25, 26], "17-19,23,25-26")]
+        {
             assert_eq!(positions.into_iter().collect::<Positions>().to_text(), text);
         }
         for broken in ["x", "1-", "-1", "1-2-3"] {

@@ -11,7 +11,8 @@ use sqlx::{FromRow, types::Uuid};
 
 use super::{
     super::{StoreError, records},
-    Group, GroupFilter, GroupRetry, NewGroup, PutGroup, ShardLag, positions::Positions,
+    Group, GroupFilter, GroupRetry, NewGroup, PutGroup, ShardLag,
+    positions::Positions,
 };
 
 /// How many held events of one stream are looked at together, at most.
@@ -123,7 +124,7 @@ pub trait GroupRows: Send + Sync {
     async fn view(&self, group: &str) -> Result<Option<View>, StoreError>;
 
     /// Which of these streams have held events.
-    async fn held_streams(&self, group: &str, streams: &[SagaId]) -> Result<HashSet<SagaId>, StoreError>;
+    async fn held_streams(&self, group: &str, streams: &[(Shard, SagaId)]) -> Result<HashSet<SagaId>, StoreError>;
 
     /// Held events of these shards whose time has come, by shard and position.
     async fn due(&self, group: &str, shards: &[Shard], now: Timestamp, limit: u32) -> Result<Vec<Held>, StoreError>;

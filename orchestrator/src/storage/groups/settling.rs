@@ -34,9 +34,7 @@ pub async fn settle<S: GroupRows + EventLog>(
         for (shard, settlements) in &open {
             let cursor = view.cursors.iter().find(|cursor| cursor.shard == *shard);
             let settled = match cursor {
-                Some(cursor) => {
-                    settle_shard(store, group, cursor, settlements, view.group.retry, view.now).await?
-                }
+                Some(cursor) => settle_shard(store, group, cursor, settlements, view.group.retry, view.now).await?,
                 None => None,
             };
             let (accepted, change) = settled.map_or((Vec::new(), None), |(accepted, change)| (accepted, Some(change)));

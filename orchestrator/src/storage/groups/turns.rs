@@ -3,10 +3,10 @@
 //! In this order: what is owed, held events whose time has come, and then what is new; nothing of the next kind while
 //! there is more of the one before, so that a stream stays in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use skald_core::{
-    ids::Shard,
+    ids::{SagaId, Shard},
     time::{Millis, Timestamp},
 };
 
@@ -178,9 +178,8 @@ impl<'a, S: GroupRows + EventLog> Turn<'a, S> {
     }
 
     async fn give_new(&mut self) -> Result<(), StoreError> {
-        let has_new = |hand: &&Hand| {
-            hand.cursor.owed.is_empty() && hand.cursor.looked_to < hand.cursor.head && hand.room() > 0
-        };
+        let has_new =
+            |hand: &&Hand| hand.cursor.owed.is_empty() && hand.cursor.looked_to < hand.cursor.head && hand.room() > 0;
         let after: BTreeMap<Shard, i64> =
             self.hands.values().filter(has_new).map(|hand| (hand.cursor.shard, hand.cursor.looked_to)).collect();
         if after.is_empty() || self.room == 0 {
@@ -201,8 +200,9 @@ impl<'a, S: GroupRows + EventLog> Turn<'a, S> {
             }
         }
         let behind = |event: &&LogEvent| self.hands.get(&event.shard).is_some_and(|hand| hand.cursor.holds);
-        let behind: BTreeSet<_> = page.events.iter().filter(behind).map(|event| event.stream).collect();
-        let mut held = Default::default();
+        let behind: BTreeSet<(Shard, SagaId)> =
+            page.events.iter().filter(behind).map(|event| (event.shard, event.stream)).collect();
+        let mut held = HashSet::new();
         if !behind.is_empty() {
             let streams: Vec<_> = behind.into_iter().collect();
             held = self.store.held_streams(&self.poll.group, &streams).await?;

@@ -90,9 +90,8 @@ impl TryFrom<FactsRecord> for (SagaId, Facts) {
 
     fn try_from(record: FactsRecord) -> Result<Self, StoreError> {
         let id = SagaId::from_uuid(record.id);
-        let read_mode = |word: String| {
-            records::mode(&word).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its mode")))
-        };
+        let read_mode =
+            |word: String| records::mode(&word).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its mode")));
         let facts = Facts {
             name: record.name.map(Arc::from),
             definition: record.definition.map(Arc::from),

@@ -22,6 +22,7 @@ use super::StoreError;
 pub(super) mod facts;
 pub(super) mod filter;
 pub(super) mod rows;
+pub(super) mod stats;
 
 /// The category of every saga's stream.
 pub const SAGAS: &str = "saga";

@@ -2,17 +2,17 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque},
     sync::Arc,
 };
 
 use serde_json::value::RawValue;
 use skald_core::{
     ids::{SagaId, Shard},
-    shard::batch::{APPENDED, StreamAsk, StreamHead, StreamLook},
+    shard::batch::APPENDED,
     time::Timestamp,
 };
-use sqlx::{ColumnIndex, Decode, FromRow, Row, Type, types::Uuid};
+use sqlx::{ColumnIndex, Decode, Row, Type, types::Uuid};
 
 use super::{
     super::{StoreError, records},
@@ -83,7 +83,8 @@ impl LogRecord {
 
     fn into_event(self, facts: Facts) -> Result<LogEvent, StoreError> {
         let stream = self.stream();
-        let unreadable = |what: &str| StoreError::Unreadable(format!("stream {stream}, event {}: {what}", self.version));
+        let unreadable =
+            |what: &str| StoreError::Unreadable(format!("stream {stream}, event {}: {what}", self.version));
         Ok(LogEvent {
             shard: records::shard(self.shard)?,
             position: self.position,
@@ -135,9 +136,8 @@ pub fn mix(mut windows: Vec<Window>, limit: u32) -> (Vec<LogRecord>, LogPage) {
     let found: Vec<usize> = windows.iter().map(|window| window.records.len()).collect();
     let mut taken = vec![None; windows.len()];
     let mut mixed = Vec::with_capacity(found.iter().sum::<usize>().min(limit as usize));
-    let first = |number: usize, window: &Window| {
-        window.records.front().map(|record| Reverse((record.occurred_at_us, number)))
-    };
+    let first =
+        |number: usize, window: &Window| window.records.front().map(|record| Reverse((record.occurred_at_us, number)));
     let mut next: BinaryHeap<_> =
         windows.iter().enumerate().filter_map(|(number, window)| first(number, window)).collect();
     while mixed.len() < limit as usize {
@@ -200,43 +200,4 @@ impl Unknown {
     const fn is_empty(&self) -> bool {
         self.sagas.is_empty() && self.others.is_empty()
     }
-}
-
-/// A row of `streams`, and the version of one of the event ids asked for.
-#[derive(Debug, FromRow)]
-pub struct LookRecord {
-    name: String,
-    id: Uuid,
-    version: i64,
-    updated_at_us: i64,
-    event_id: Option<String>,
-    event_version: Option<i64>,
-}
-
-/// What was found of the streams asked for, in the order in which they were.
-pub fn looks(asks: &[StreamAsk], records: Vec<LookRecord>) -> Result<Vec<StreamLook>, StoreError> {
-    let mut found = HashMap::<String, (StreamHead, BTreeMap<String, u64>)>::with_capacity(asks.len());
-    for record in records {
-        let version = |version: i64| {
-            u64::try_from(version)
-                .map_err(|_| StoreError::Unreadable(format!("stream {}: version {version}", record.name)))
-        };
-        let head = StreamHead {
-            id: SagaId::from_uuid(record.id),
-            version: version(record.version)?,
-            updated_at: Timestamp::from_micros(record.updated_at_us),
-        };
-        let known = record.event_id.zip(record.event_version.map(version).transpose()?);
-        found.entry(record.name).or_insert_with(|| (head, BTreeMap::new())).1.extend(known);
-    }
-    let look = |ask: &StreamAsk| {
-        let found = found.get(&*ask.name);
-        let version_of = |id: &Arc<str>| Some((Arc::clone(id), *found?.1.get(&**id)?));
-        StreamLook {
-            name: Arc::clone(&ask.name),
-            head: found.map(|(head, _)| *head),
-            known: ask.event_ids.iter().filter_map(version_of).collect(),
-        }
-    };
-    Ok(asks.iter().map(look).collect())
 }

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skald_core::{
-    ids::{SagaId, Shard},
-    shard::batch::{StreamAsk, StreamHead, StreamLook},
-};
+use skald_core::ids::{SagaId, Shard};
 use sqlx::{
     AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row as _,
     postgres::{PgConnectOptions, PgRow},
-    types::Uuid,
 };
 
 use super::{
@@ -19,7 +15,7 @@ use super::{
             LogEvent, LogPage, LogQuery, SCAN_MAX,
             facts::{FactsRecord, Remembered},
             filter,
-            rows::{self, LOG_COLUMNS, LogRecord, LookRecord, Unknown, Window},
+            rows::{self, LOG_COLUMNS, LogRecord, Unknown, Window},
         },
         records,
     },
@@ -63,8 +59,10 @@ async fn complete(
     remembered: &Remembered,
     records: Vec<LogRecord>,
 ) -> Result<Vec<LogEvent>, StoreError> {
-    rows::complete(remembered, records, async |unknown| sessions.ask(async |session| facts(session, unknown).await).await)
-        .await
+    rows::complete(remembered, records, async |unknown| {
+        sessions.ask(async |session| facts(session, unknown).await).await
+    })
+    .await
 }
 
 /// Every shard's row answers, with its window and with the events in it; the heads and the events are of one moment.
@@ -220,35 +218,3 @@ pub async fn events_at(
 fn read(rows: &[PgRow]) -> Result<Vec<LogRecord>, StoreError> {
     rows.iter().filter_map(|row| LogRecord::read(row, 0).transpose()).collect::<Result<_, _>>().map_err(failed)
 }
-
-pub async fn stream_head(connection: &mut PgConnection, name: &str) -> Result<Option<StreamHead>, StoreError> {
-    let asks = [StreamAsk { name: name.into(), event_ids: Vec::new() }];
-    Ok(look_up(connection, &asks).await?.pop().and_then(|look| look.head))
-}
-
-pub async fn look_up(connection: &mut PgConnection, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError> {
-    let names: Vec<&str> = asks.iter().map(|ask| &*ask.name).collect();
-    let pairs = asks.iter().flat_map(|ask| ask.event_ids.iter().map(|id| (&*ask.name, &**id)));
-    let (of_names, event_ids): (Vec<&str>, Vec<&str>) = pairs.unzip();
-    let found: Vec<LookRecord> = sqlx::query_as(LOOK_UP)
-        .bind(names)
-        .bind(of_names)
-        .bind(event_ids)
-        .fetch_all(connection)
-        .await
-        .map_err(failed)?;
-    rows::looks(asks, found)
-}
-
-/// A row for each stream, and one for each event id that it has.
-pub(super) const LOOK_UP: &str = "
-    SELECT n.name, n.id, n.version, n.updated_at_us, NULL AS event_id, NULL::bigint AS event_version
-    FROM streams AS n
-    WHERE n.name = ANY($1::text[])
-    UNION ALL
-    SELECT n.name, n.id, n.version, n.updated_at_us, e.event_id, e.version
-    FROM unnest($2::text[], $3::text[]) AS a (name, event_id)
-    JOIN streams AS n ON n.name = a.name
-    CROSS JOIN LATERAL (
-        SELECT e.event_id, e.version FROM events AS e WHERE e.stream = n.id AND e.event_id = a.event_id LIMIT 1
-    ) AS e";

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skald_core::{
-    ids::{SagaId, Shard},
-    shard::batch::{StreamAsk, StreamHead, StreamLook},
-};
+use skald_core::ids::{SagaId, Shard};
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqlitePool, sqlite::SqliteRow, types::Uuid};
 
 use super::{
@@ -15,7 +12,7 @@ use super::{
             LogEvent, LogPage, LogQuery, SCAN_MAX,
             facts::{FactsRecord, Remembered},
             filter,
-            rows::{self, LOG_COLUMNS, LogRecord, LookRecord, Unknown, Window},
+            rows::{self, LOG_COLUMNS, LogRecord, Unknown, Window},
         },
     },
     SHARD, failed,
@@ -126,33 +123,4 @@ pub async fn events_at(
 
 fn read(rows: &[SqliteRow]) -> Result<Vec<LogRecord>, StoreError> {
     rows.iter().filter_map(|row| LogRecord::read(row, 0).transpose()).collect::<Result<_, _>>().map_err(failed)
-}
-
-pub async fn stream_head(pool: &SqlitePool, name: &str) -> Result<Option<StreamHead>, StoreError> {
-    let asks = [StreamAsk { name: name.into(), event_ids: Vec::new() }];
-    Ok(look_up(pool, &asks).await?.pop().and_then(|look| look.head))
-}
-
-/// A row for each stream, and one for each event id that it has.
-pub async fn look_up(pool: &SqlitePool, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError> {
-    let names: Vec<&str> = asks.iter().map(|ask| &*ask.name).collect();
-    let pairs: Vec<(&str, &str)> =
-        asks.iter().flat_map(|ask| ask.event_ids.iter().map(|id| (&*ask.name, &**id))).collect();
-    let json = |error: serde_json::Error| StoreError::Unreadable(error.to_string());
-    let found: Vec<LookRecord> = sqlx::query_as(
-        "SELECT n.name, n.id, n.version, n.updated_at_us, NULL AS event_id, NULL AS event_version
-         FROM streams AS n
-         WHERE n.name IN (SELECT value FROM json_each(?1))
-         UNION ALL
-         SELECT n.name, n.id, n.version, n.updated_at_us, e.event_id, e.version
-         FROM json_each(?2) AS a
-         CROSS JOIN streams AS n ON n.name = a.value ->> 0
-         CROSS JOIN events AS e ON e.stream = n.id AND e.event_id = a.value ->> 1",
-    )
-    .bind(serde_json::to_string(&names).map_err(json)?)
-    .bind(serde_json::to_string(&pairs).map_err(json)?)
-    .fetch_all(pool)
-    .await
-    .map_err(failed)?;
-    rows::looks(asks, found)
 }

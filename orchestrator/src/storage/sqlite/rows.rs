@@ -98,8 +98,12 @@ static BEGUN: Template = Template::new(
     "",
 );
 
-static CONTINUED: Template =
-    Template::new("", "UPDATE streams SET version = ?, updated_at_us = ? WHERE name = ? AND id = ? AND version = ?", "; ", "");
+static CONTINUED: Template = Template::new(
+    "",
+    "UPDATE streams SET version = ?, updated_at_us = ? WHERE name = ? AND id = ? AND version = ?",
+    "; ",
+    "",
+);
 
 static KEYED: Template = Template::new(
     "INSERT INTO start_keys (definition, key, shard, saga, fingerprint) VALUES ",
