@@ -315,7 +315,7 @@ label! {
 
 label! {
     /// What is sent to the owner of a shard.
-    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback", Append = "append" }
+    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback", Report = "report", Append = "append" }
 }
 
 label! {
