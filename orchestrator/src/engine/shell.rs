@@ -1,7 +1,7 @@
 //! The task that owns the writer and keeps its shards leased: feeds it what happens and carries out what it asks for.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -10,12 +10,11 @@ use skald_core::{
     classify::CallReport,
     decide::Invoke,
     event::Recorded,
-    ids::{SagaId, Shard},
+    ids::SagaId,
     shard::{
         batch::{Batch, CommitError},
         writer::{Effect, Refusal, Writer},
     },
-    state::Status,
     time::Timestamp,
 };
 use tokio::{
@@ -26,6 +25,7 @@ use tokio::{
 
 use super::{
     Health, Parts, Progress, Reply, Request,
+    census::Census,
     leases::{Change, Keeper, Scanned},
     observe,
 };
@@ -54,8 +54,7 @@ pub(super) struct Shell {
     watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
     /// When those who had left were last forgotten.
     swept_at: Instant,
-    /// Sagas of the owned shards that need an operator.
-    parked: BTreeSet<SagaId>,
+    census: Census,
     /// None: its shard was given up or lost, and the call with it.
     calls: JoinSet<Option<Landed>>,
     loads: JoinSet<LoadedStreams>,
@@ -77,11 +76,11 @@ impl Shell {
         Self {
             writer: Writer::new(parts.limits),
             keeper: Keeper::new(&parts),
+            census: Census::new(parts.limits.shards),
             parts,
             health,
             watchers: HashMap::new(),
             swept_at: Instant::now(),
-            parked: BTreeSet::new(),
             calls: JoinSet::new(),
             loads: JoinSet::new(),
             commit: None,
@@ -171,6 +170,7 @@ impl Shell {
         match loaded {
             Ok(LoadedStreams { read, streams }) => {
                 for (saga, stream) in streams {
+                    observe::loaded(&self.parts.metrics, &stream);
                     match stream {
                         Ok(stream) => self.writer.loaded(read, saga, &stream, now),
                         Err(error @ StoreError::Unreadable(_)) => {
@@ -191,23 +191,17 @@ impl Shell {
         match change {
             Change::Owned(Scanned { taken, unfinished }) => {
                 tracing::debug!(shard = %taken.shard, epoch = %taken.epoch, unfinished = unfinished.len(), "carrying on the shard's sagas");
-                let parked = unfinished.iter().filter(|saga| saga.status == Status::Parked).map(|saga| saga.id);
-                self.parked.extend(parked);
+                self.census.own(taken.shard, &unfinished);
                 let wakes: Vec<_> = unfinished.iter().map(|saga| (saga.id, saga.wake_at)).collect();
                 self.writer.own(taken, &wakes, self.now());
             }
             Change::Drain(shards) => self.writer.drain(&shards),
             Change::Gone(shards) => {
                 self.writer.lose(&shards);
-                self.forget_parked(&shards);
+                self.census.forget(&shards);
             }
             Change::Stopped => self.phase = Phase::Stopped,
         }
-    }
-
-    fn forget_parked(&mut self, shards: &[Shard]) {
-        let total = self.parts.limits.shards;
-        self.parked.retain(|saga| !shards.contains(&saga.shard(total)));
     }
 
     fn carry_out(&mut self) {
@@ -220,16 +214,13 @@ impl Shell {
                 Effect::Committed { batch, index, definition, .. } => {
                     let transition = &batch.transitions[index];
                     observe::committed(&self.parts.metrics, transition, &definition);
-                    match transition.row.status {
-                        Status::Parked => self.parked.insert(transition.row.id),
-                        _ => self.parked.remove(&transition.row.id),
-                    };
+                    self.census.committed(transition);
                     let progress = Progress { version: transition.row.version, status: transition.row.status };
                     self.notify(transition.row.id, progress);
                 }
                 Effect::Forgotten(shards) => {
                     tracing::warn!(?shards, "shards in doubt or fenced off; taking them again");
-                    self.forget_parked(&shards);
+                    self.census.forget(&shards);
                     self.keeper.forgotten(&shards);
                 }
                 Effect::Stuck { saga, reason } => {
@@ -279,7 +270,7 @@ impl Shell {
         self.commit = Some(tokio::spawn(async move {
             let begun = Instant::now();
             let result = store.commit(&batch).await;
-            observe::commit_ended(&metrics, batch.transitions.len(), begun.elapsed(), &result);
+            observe::commit_ended(&metrics, &batch, begun.elapsed(), &result);
             result
         }));
     }
@@ -307,7 +298,7 @@ impl Shell {
 
     fn report(&mut self) {
         let load = self.writer.load();
-        observe::load(&self.parts.metrics, &load, self.parked.len());
+        observe::load(&self.parts.metrics, &load, &self.census);
         let stalled = self.writer.stalled();
         let mut health = self.health.write().expect("nothing panics while it holds this lock");
         health.load = load;

@@ -125,6 +125,7 @@ pub struct ShardRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     pub id: SagaId,
+    pub mode: Mode,
     pub status: Status,
     pub wake_at: Option<Timestamp>,
 }
