@@ -57,6 +57,7 @@ use self::{
 pub use self::{
     calls::{CallKind, CallOutcome, DeferReason, ServiceMetrics},
     events::{OperationResult, StoreOperation},
+    sagas::is_engine_code,
     shards::{ForwardedKind, ForwardedResult},
 };
 

@@ -135,6 +135,12 @@ fn failure_reason(code: &str) -> &'static str {
     ENGINE_CODES.into_iter().find(|known| *known == code).unwrap_or("participant")
 }
 
+/// Whether a failure's code is the engine's own, and not what a participant said.
+#[must_use]
+pub fn is_engine_code(code: &str) -> bool {
+    ENGINE_CODES.contains(&code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
