@@ -215,6 +215,9 @@ events! {
     /// An operator gave an operation that waited or was parked a fresh policy; the next attempt may follow at once.
     StepRetried { step: String, operation: Operation }
 
+    /// The deadline of a choreographed saga passed: in the stream's order, its first failure.
+    SagaTimedOut {}
+
     /// Forward progress ended for good; what took effect will be undone.
     SagaFailed {
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -320,6 +323,7 @@ impl Event {
             | Self::StepOutputInvalid(_)
             | Self::CompensationSkipped(_)
             | Self::StepRetried(_)
+            | Self::SagaTimedOut(_)
             | Self::OperatorActed(_) => None,
         };
         named.unwrap_or_else(|| self.kind())

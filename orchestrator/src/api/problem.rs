@@ -72,11 +72,11 @@ codes! {
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body is of a type that cannot be read";
     InvalidInput = "invalid_input", 422, "The input does not satisfy the definition's schema";
+    NotChoreographable = "not_choreographable", 422, "Sagas of this definition cannot be choreographed";
     InvalidDefinition = "invalid_definition", 422, "The definition is not valid";
     KeyReused = "idempotency_key_reused", 422, "The idempotency key was used for another request";
     OutputRequired = "output_required", 422, "The step needs an output";
     Internal = "internal_error", 500, "Something is wrong inside Skald";
-    ModeNotAvailable = "mode_not_available", 501, "Sagas cannot run in this mode yet";
     Overloaded = "overloaded", 503, "Too much is going on; nothing was accepted";
     DefinitionPaused = "definition_paused", 503, "No saga of this definition is started at the moment";
     NoOwner = "no_owner", 503, "No replica can take this at the moment";

@@ -54,6 +54,10 @@ pub fn of_input(refusal: Refusal) -> Problem {
         }
         // A key belongs to a start, and starts look the key up.
         Refusal::KeyExists => Problem::internal("a start key was refused outside a keyed start"),
+        // Nothing but an append is refused like this.
+        refusal @ (Refusal::WrongVersion { .. } | Refusal::EventIdTaken { .. } | Refusal::Unwritable(_)) => {
+            Problem::internal(refusal)
+        }
         Refusal::Stuck(reason) => Problem::internal(reason),
     }
 }
@@ -68,6 +72,7 @@ fn of_illegal(illegal: &IllegalInput) -> Problem {
             let reason = format!("was used for another command on this saga ({action}), or with another reason");
             return Problem::in_field(Code::KeyReused, "Idempotency-Key", reason);
         }
+        IllegalInput::BadReport(_) => Code::InvalidBody,
         IllegalInput::NotNow(_) => Code::NotPossible,
         IllegalInput::MissingOutput(_) => {
             return Problem::in_field(Code::OutputRequired, "/output", illegal.to_string());

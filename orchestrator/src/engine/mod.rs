@@ -20,7 +20,10 @@ use std::{
 use skald_core::{
     decide::{Callback, Input, OperatorCommand},
     ids::SagaId,
-    shard::writer::{Limits, Load, Refusal, StartRequest},
+    shard::{
+        appends::{AppendRequest, Appended},
+        writer::{Limits, Load, Refusal, StartRequest},
+    },
     state::{SagaRow, Status},
     time::Millis,
 };
@@ -83,6 +86,7 @@ pub struct Health {
 pub struct Engine {
     requests: mpsc::Sender<Request>,
     health: Arc<RwLock<Health>>,
+    commits: watch::Receiver<u64>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -92,9 +96,12 @@ type Answer = Result<SagaRow, Refusal>;
 enum Request {
     Start { request: Box<StartRequest>, reply: Reply },
     Input { saga: SagaId, input: Box<Input>, reply: Reply },
+    Append { request: AppendRequest, reply: AppendReply },
     Watch { saga: SagaId, progress: watch::Sender<Option<Progress>> },
     Stop { grace: Duration },
 }
+
+type AppendReply = oneshot::Sender<Result<Appended, Refusal>>;
 
 /// Where an answer goes, and who wants to hear of the saga afterwards.
 #[derive(Debug)]
@@ -110,13 +117,14 @@ impl Engine {
         let (requests, inbox) = mpsc::channel(parts.requests_max);
         let health = Arc::new(RwLock::new(Health::default()));
         let (stopped_sender, stopped) = watch::channel(false);
-        let shell = shell::Shell::new(parts, Arc::clone(&health));
+        let (committed, commits) = watch::channel(0);
+        let shell = shell::Shell::new(parts, Arc::clone(&health), committed);
         tokio::spawn(async move {
             let ended = tokio::spawn(shell.run(inbox)).await;
             end_on_panic(ended, |code| std::process::exit(code));
             stopped_sender.send_replace(true);
         });
-        Self { requests, health, stopped }
+        Self { requests, health, commits, stopped }
     }
 
     /// Starts a saga. Answers once it is durable; with `wait`, once it has ended, is parked, or that time has passed,
@@ -161,6 +169,24 @@ impl Engine {
         self.input(saga, Input::Callback(callback)).await
     }
 
+    /// Appends to a stream that is no saga; answers once the events are durable, or were before.
+    ///
+    /// # Errors
+    ///
+    /// When the stream does not fit the request, or this replica cannot take it. Nothing was written then, except perhaps
+    /// after `InDoubt`.
+    pub async fn append(&self, request: AppendRequest) -> Result<Appended, Refusal> {
+        self.ask(|reply| Request::Append { request, reply }).await
+    }
+
+    /// Counts the commits of this replica that were applied: who reads the log at its end waits for the next one. Those
+    /// of other replicas are not counted. Ends with the engine.
+    #[must_use]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
+    }
+
     /// Tells of every commit of the saga made here from now on; ends when the saga does. Commits of other replicas
     /// are not heard.
     pub async fn watch(&self, saga: SagaId) -> watch::Receiver<Option<Progress>> {
@@ -186,7 +212,7 @@ impl Engine {
         self.ask(|answer| Request::Input { saga, input, reply: Reply { answer, watcher: None } }).await
     }
 
-    async fn ask(&self, request: impl FnOnce(oneshot::Sender<Answer>) -> Request) -> Answer {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.requests.try_send(request(answer)).map_err(|_| Refusal::Overloaded)?;
         answered.await.unwrap_or(Err(Refusal::NotOwner))

@@ -57,6 +57,7 @@ fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
         | Event::StepAccepted(_)
         | Event::StepDoubted(_)
         | Event::StepRetried(_)
+        | Event::SagaTimedOut(_)
         | Event::SagaCompleted(_)
         | Event::SagaCompensated(_)
         | Event::SagaAbandoned(_)

@@ -12,7 +12,7 @@ use skald_core::{
     event::Recorded,
     ids::SagaId,
     shard::{
-        batch::{Batch, CommitError},
+        batch::{Batch, CommitError, StreamAsk, StreamLook},
         writer::{Effect, Refusal, Writer},
     },
     time::Timestamp,
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Health, Parts, Progress, Reply, Request,
+    AppendReply, Health, Parts, Progress, Reply, Request,
     census::Census,
     leases::{Change, Keeper, Scanned},
     observe,
@@ -46,10 +46,18 @@ struct LoadedStreams {
     streams: Vec<(SagaId, Result<Vec<Recorded>, StoreError>)>,
 }
 
+#[derive(Debug)]
+struct LookedUp {
+    read: u64,
+    looks: Result<Vec<StreamLook>, StoreError>,
+}
+
 pub(super) struct Shell {
     parts: Parts,
-    writer: Writer<Reply>,
+    writer: Writer<Reply, AppendReply>,
     health: Arc<RwLock<Health>>,
+    /// How many commits were applied.
+    committed: watch::Sender<u64>,
     keeper: Keeper,
     watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
     /// When those who had left were last forgotten.
@@ -58,6 +66,7 @@ pub(super) struct Shell {
     /// None: its shard was given up or lost, and the call with it.
     calls: JoinSet<Option<Landed>>,
     loads: JoinSet<LoadedStreams>,
+    look_ups: JoinSet<LookedUp>,
     commit: Option<JoinHandle<Result<(), CommitError>>>,
     phase: Phase,
 }
@@ -72,17 +81,19 @@ enum Phase {
 }
 
 impl Shell {
-    pub fn new(parts: Parts, health: Arc<RwLock<Health>>) -> Self {
+    pub fn new(parts: Parts, health: Arc<RwLock<Health>>, committed: watch::Sender<u64>) -> Self {
         Self {
             writer: Writer::new(parts.limits),
             keeper: Keeper::new(&parts),
             census: Census::new(parts.limits.shards),
             parts,
             health,
+            committed,
             watchers: HashMap::new(),
             swept_at: Instant::now(),
             calls: JoinSet::new(),
             loads: JoinSet::new(),
+            look_ups: JoinSet::new(),
             commit: None,
             phase: Phase::Serving,
         }
@@ -95,11 +106,7 @@ impl Shell {
             tokio::select! {
                 biased;
                 change = self.keeper.next(), if self.phase != Phase::Stopped => self.shards_changed(change),
-                result = finished(&mut self.commit) => {
-                    self.commit = None;
-                    let now = self.now();
-                    self.writer.committed(result, now);
-                }
+                result = finished(&mut self.commit) => self.committed(result),
                 Some(landed) = self.calls.join_next() => {
                     self.landed(landed);
                     while let Some(landed) = self.calls.try_join_next() {
@@ -107,6 +114,7 @@ impl Shell {
                     }
                 }
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
+                Some(looked_up) = self.look_ups.join_next() => self.looked_up(looked_up),
                 _ = requests.recv_many(&mut heard, 256) => {
                     for request in heard.drain(..) {
                         self.request(request);
@@ -142,8 +150,12 @@ impl Shell {
             Request::Start { reply, .. } | Request::Input { reply, .. } if self.phase != Phase::Serving => {
                 let _ = reply.answer.send(Err(Refusal::NotOwner));
             }
+            Request::Append { reply, .. } if self.phase != Phase::Serving => {
+                let _ = reply.send(Err(Refusal::NotOwner));
+            }
             Request::Start { request, reply } => self.writer.start(*request, reply, now),
             Request::Input { saga, input, reply } => self.writer.input(saga, *input, reply, now),
+            Request::Append { request, reply } => self.writer.append(request, reply, now),
             Request::Watch { saga, progress } => {
                 self.sweep_watchers();
                 self.watchers.entry(saga).or_default().push(progress);
@@ -154,6 +166,15 @@ impl Shell {
             }
             Request::Stop { .. } => {}
         }
+    }
+
+    fn committed(&mut self, result: Result<(), CommitError>) {
+        self.commit = None;
+        if result.is_ok() {
+            self.committed.send_modify(|commits| *commits += 1);
+        }
+        let now = self.now();
+        self.writer.committed(result, now);
     }
 
     fn landed(&mut self, landed: Result<Option<Landed>, tokio::task::JoinError>) {
@@ -187,6 +208,18 @@ impl Shell {
         }
     }
 
+    fn looked_up(&mut self, looked_up: Result<LookedUp, tokio::task::JoinError>) {
+        let now = self.now();
+        match looked_up {
+            Ok(LookedUp { read, looks: Ok(looks) }) => self.writer.looked_up(read, looks, now),
+            Ok(LookedUp { read, looks: Err(error) }) => {
+                tracing::warn!(%error, "streams could not be looked up: their appends are refused");
+                self.writer.not_looked_up(read);
+            }
+            Err(error) => tracing::error!(%error, "a look-up's task failed"),
+        }
+    }
+
     fn shards_changed(&mut self, change: Change) {
         match change {
             Change::Owned(Scanned { taken, unfinished }) => {
@@ -210,7 +243,15 @@ impl Shell {
                 Effect::Commit(batch) => self.spawn_commit(batch),
                 Effect::Invoke(invoke) => self.spawn_call(*invoke),
                 Effect::Load { read, sagas } => self.spawn_load(read, sagas),
+                Effect::LookUp { read, asks } => self.spawn_look_up(read, asks),
                 Effect::Reply(reply, answer) => self.reply(reply, answer),
+                Effect::AppendReply(reply, answer) => {
+                    if let Err(error @ Refusal::Unwritable(_)) = &answer {
+                        tracing::error!(%error, "an append could not be written");
+                    }
+                    // Whoever asked may have left.
+                    let _ = reply.send(answer);
+                }
                 Effect::Committed { batch, index, definition, .. } => {
                     let transition = &batch.transitions[index];
                     observe::committed(&self.parts.metrics, transition, &definition);
@@ -294,6 +335,11 @@ impl Shell {
             let streams = read_streams(&*store, sagas).await;
             LoadedStreams { read, streams }
         });
+    }
+
+    fn spawn_look_up(&mut self, read: u64, asks: Vec<StreamAsk>) {
+        let store = Arc::clone(&self.parts.store);
+        self.look_ups.spawn(async move { LookedUp { read, looks: store.look_up(&asks).await } });
     }
 
     fn report(&mut self) {

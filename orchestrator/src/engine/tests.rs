@@ -1,5 +1,7 @@
 //! The engine on a store in memory, with participants that never answer.
 
+mod appends;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -19,6 +19,9 @@ use skald_core::{
 /// Where starts are forwarded to.
 pub const STARTS: &str = "/internal/sagas";
 
+/// Where appends are forwarded to, each as its [`AppendRequest`](skald_core::shard::appends::AppendRequest).
+pub const APPENDS: &str = "/internal/appends";
+
 /// Where operators' commands and callbacks for a saga are forwarded to.
 #[must_use]
 pub fn inputs_of(saga: SagaId) -> String {

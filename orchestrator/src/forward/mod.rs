@@ -6,6 +6,7 @@
 //! | start without one | any owner: here, if this replica owns a shard | a key of our own, if it is forwarded |
 //! | operator's command | owner of the saga's shard | its request id |
 //! | callback | owner of the saga's shard | a repeated outcome is answered like the first |
+//! | append | owner of the stream's shard | its events' ids |
 //!
 //! A [`Router`] tries this replica's engine first. If that does not own the shard, the request goes to the replica that
 //! does, by the database; that one answers from its own engine and never forwards again: one hop. When the owner is
@@ -13,6 +14,7 @@
 //! shard. Whoever is told that nothing was done can rely on it; when that cannot be known the answer is
 //! [`Refusal::InDoubt`].
 
+mod errand;
 pub mod message;
 pub mod owners;
 pub mod seal;
@@ -23,22 +25,26 @@ use std::{sync::Arc, time::Duration};
 use skald_core::{
     decide::{Callback, OperatorCommand},
     ids::{SagaId, Shard},
-    shard::writer::{Refusal, StartRequest, shard_of_key},
+    shard::{
+        appends::{AppendRequest, Appended, shard_of_stream},
+        writer::{Refusal, StartRequest, shard_of_key},
+    },
     time::Millis,
 };
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 use uuid::Uuid;
 
 use self::{
-    message::{Answer, InputMessage, STARTS, StartMessage, inputs_of},
+    errand::{Errand, SagaInput, Start},
+    message::{Answer, InputMessage},
     owners::{Owner, Owners, Peer},
     seal::Seals,
-    wire::{Heard, Parcel, Wire},
+    wire::{Heard, Wire},
 };
 use crate::{
     clock::Clock,
     engine::Engine,
-    metrics::{ForwardedKind, ForwardedResult, Metrics},
+    metrics::{ForwardedResult, Metrics},
     storage::{self, KeyedSaga, Store},
 };
 
@@ -85,13 +91,6 @@ pub struct Router {
     runtime: Handle,
 }
 
-/// A request that one replica must carry out.
-#[derive(Debug)]
-enum Errand {
-    Start { request: StartRequest, wait_until: Option<Instant> },
-    Input { saga: SagaId, input: InputMessage },
-}
-
 impl Router {
     /// To be called on the runtime that the store's connections belong to.
     ///
@@ -130,7 +129,7 @@ impl Router {
         let wait_until = wait.map(|wait| Instant::now() + wait);
         if let Some((key, _)) = &request.key {
             let shard = shard_of_key(&request.definition.name, key, self.parts.shards);
-            return self.carry_out(shard, Errand::Start { request, wait_until }).await;
+            return self.carry_out(shard, &Start { request, wait_until }).await;
         }
         match self.parts.engine.start(request.clone(), wait).await {
             Err(Refusal::NotOwner) => self.start_elsewhere(request, wait_until).await,
@@ -145,7 +144,7 @@ impl Router {
     /// When the command does not fit the saga's state, or no replica can take it.
     pub async fn operate(&self, saga: SagaId, command: OperatorCommand) -> Answer {
         let input = InputMessage::Operator(command);
-        self.carry_out(saga.shard(self.parts.shards), Errand::Input { saga, input }).await
+        self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
     }
 
     /// [`Engine::callback`], here or at the owner. It is repeated while it is in doubt.
@@ -155,7 +154,18 @@ impl Router {
     /// When the operation is not under way and did not end that way, or no replica can take it.
     pub async fn callback(&self, saga: SagaId, callback: Callback) -> Answer {
         let input = InputMessage::Callback(callback);
-        self.carry_out(saga.shard(self.parts.shards), Errand::Input { saga, input }).await
+        self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
+    }
+
+    /// [`Engine::append`], here or at the owner. It is repeated while it is in doubt.
+    ///
+    /// # Errors
+    ///
+    /// When the stream does not fit the request, or no replica can take it. Nothing was written then, except perhaps after
+    /// `InDoubt`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
+    pub async fn append(&self, request: AppendRequest) -> Result<Appended, Refusal> {
+        self.carry_out(shard_of_stream(&request.stream, self.parts.shards), &request).await
     }
 
     /// A start without a key, where this replica owns nothing: under a key of our own, so that it can be repeated.
@@ -163,7 +173,7 @@ impl Router {
         let definition = request.definition.name.clone();
         let (key, shard) = self.own_key(&definition).await;
         request.key = Some((key.clone(), [0; 32]));
-        let answer = self.carry_out(shard, Errand::Start { request, wait_until }).await;
+        let answer = self.carry_out(shard, &Start { request, wait_until }).await;
         match answer {
             // An earlier try of this very start got through, or may have.
             Err(refusal @ (Refusal::KeyExists | Refusal::InDoubt)) => {
@@ -213,19 +223,19 @@ impl Router {
     }
 
     /// Tries here and at the owner until one of them has answered, or waiting longer is pointless.
-    async fn carry_out(&self, shard: Shard, errand: Errand) -> Answer {
+    async fn carry_out<E: Errand>(&self, shard: Shard, errand: &E) -> Result<E::Done, Refusal> {
         let mut in_doubt = false;
         let mut give_up_at = None;
         let (mut pause, mut look_age_max) = (PAUSE_FIRST, LOOK_AGE_MAX);
         loop {
-            match self.try_here(&errand).await {
+            match errand.carry_out(&self.parts.engine).await {
                 Err(Refusal::NotOwner) => {}
                 Err(Refusal::InDoubt) if errand.bears_doubt() => in_doubt = true,
                 answer => return definite(answer, in_doubt),
             }
             let owner = self.owners.of(shard, look_age_max).await;
             if let Owner::Other(peer) = &owner {
-                match self.try_there(shard, peer, &errand).await {
+                match self.try_there(shard, peer, errand).await {
                     Heard::Answer(answer) => match *answer {
                         Err(Refusal::NotOwner) => {}
                         Err(Refusal::InDoubt) if errand.bears_doubt() => in_doubt = true,
@@ -248,21 +258,8 @@ impl Router {
         }
     }
 
-    async fn try_here(&self, errand: &Errand) -> Answer {
-        let engine = &self.parts.engine;
-        match errand {
-            Errand::Start { request, wait_until } => engine.start(request.clone(), remaining(*wait_until)).await,
-            Errand::Input { saga, input: InputMessage::Operator(command) } => {
-                engine.operate(*saga, command.clone()).await
-            }
-            Errand::Input { saga, input: InputMessage::Callback(callback) } => {
-                engine.callback(*saga, callback.clone()).await
-            }
-        }
-    }
-
     /// Sends it to the owner, and waits for the answer for as long as that one is the owner.
-    async fn try_there(&self, shard: Shard, peer: &Peer, errand: &Errand) -> Heard {
+    async fn try_there<E: Errand>(&self, shard: Shard, peer: &Peer, errand: &E) -> Heard<E::Done> {
         let Some(parcel) = errand.parcel(errand.wait() + self.parts.patience) else { return Heard::Unreached };
         let heard = tokio::select! {
             heard = self.wire.send(peer, parcel, &*self.parts.clock) => heard,
@@ -286,67 +283,16 @@ impl Router {
     }
 }
 
-impl Errand {
-    /// Whether it may be repeated when nobody knows if it was carried out. A start is looked for instead.
-    const fn bears_doubt(&self) -> bool {
-        match self {
-            Self::Start { .. } => false,
-            Self::Input { input: InputMessage::Operator(command), .. } => command.request_id.is_some(),
-            Self::Input { input: InputMessage::Callback(_), .. } => true,
-        }
-    }
-
-    const fn kind(&self) -> ForwardedKind {
-        match self {
-            Self::Start { .. } => ForwardedKind::Start,
-            Self::Input { input: InputMessage::Operator(_), .. } => ForwardedKind::Operator,
-            Self::Input { input: InputMessage::Callback(_), .. } => ForwardedKind::Callback,
-        }
-    }
-
-    fn wait(&self) -> Duration {
-        match self {
-            Self::Start { wait_until, .. } => remaining(*wait_until).unwrap_or_default(),
-            Self::Input { .. } => Duration::ZERO,
-        }
-    }
-
-    /// What is sent; None for what cannot be repeated.
-    fn parcel(&self, time_max: Duration) -> Option<Parcel> {
-        let json = |message: Result<Vec<u8>, serde_json::Error>| message.expect("messages have string keys only");
-        match self {
-            Self::Start { request, .. } => {
-                let wait_ms = u64::try_from(self.wait().as_millis()).unwrap_or(u64::MAX);
-                let body = json(serde_json::to_vec(&StartMessage::of(request, wait_ms)?));
-                let correlation_id = Some(request.correlation_id.clone());
-                Some(Parcel { path: STARTS.to_owned(), body, correlation_id, time_max })
-            }
-            Self::Input { saga, input } => {
-                let correlation_id = match input {
-                    InputMessage::Operator(command) if command.request_id.is_none() => return None,
-                    InputMessage::Operator(command) => command.correlation_id.clone(),
-                    InputMessage::Callback(_) => None,
-                };
-                Some(Parcel { path: inputs_of(*saga), body: json(serde_json::to_vec(input)), correlation_id, time_max })
-            }
-        }
-    }
-}
-
-/// What is answered when an earlier try may have got through: a refusal that was not decided on the saga as it is, or on
-/// the key, says nothing about that try.
-fn definite(answer: Answer, in_doubt: bool) -> Answer {
+/// What is answered when an earlier try may have got through: a refusal that was not decided on the saga or stream as it is,
+/// or on the key, says nothing about that try.
+fn definite<T>(answer: Result<T, Refusal>, in_doubt: bool) -> Result<T, Refusal> {
     match answer {
-        Err(Refusal::Overloaded | Refusal::Stuck(_)) if in_doubt => Err(Refusal::InDoubt),
+        Err(Refusal::Overloaded | Refusal::Stuck(_) | Refusal::Unwritable(_)) if in_doubt => Err(Refusal::InDoubt),
         answer => answer,
     }
 }
 
-fn remaining(until: Option<Instant>) -> Option<Duration> {
-    until.map(|until| until.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
-}
-
-fn result(heard: &Heard) -> ForwardedResult {
+fn result<T>(heard: &Heard<T>) -> ForwardedResult {
     match heard {
         Heard::Answer(answer) => match &**answer {
             Ok(_) => ForwardedResult::Accepted,

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use reqwest::{Client, StatusCode, header, redirect, retry};
+use serde::de::DeserializeOwned;
+use skald_core::shard::writer::Refusal;
 
 use super::{
-    message::Answer,
     owners::Peer,
     seal::{HEADER, Seals, Target},
 };
@@ -39,8 +40,8 @@ pub struct Parcel {
 
 /// What came of a request.
 #[derive(Debug)]
-pub enum Heard {
-    Answer(Box<Answer>),
+pub enum Heard<T> {
+    Answer(Box<Result<T, Refusal>>),
     /// It was not carried out.
     Unreached,
     /// It may have been carried out.
@@ -80,7 +81,7 @@ impl Wire {
     }
 
     /// Sends it, once.
-    pub async fn send(&self, peer: &Peer, parcel: Parcel, clock: &dyn Clock) -> Heard {
+    pub async fn send<T: DeserializeOwned>(&self, peer: &Peer, parcel: Parcel, clock: &dyn Clock) -> Heard<T> {
         let Parcel { path, body, correlation_id, time_max } = parcel;
         let seal = self.seals.seal(Target { method: "POST", path: &path }, &self.own_id, clock.now(), &body);
         let mut request = self.http.post(format!("{}{path}", peer.url)).timeout(time_max);
@@ -98,7 +99,7 @@ impl Wire {
     }
 }
 
-async fn read(peer: &Peer, mut response: reqwest::Response) -> Heard {
+async fn read<T: DeserializeOwned>(peer: &Peer, mut response: reqwest::Response) -> Heard<T> {
     let status = response.status();
     if status != StatusCode::OK {
         tracing::warn!(replica = peer.id, url = peer.url, %status, "another replica refused a forwarded request");

@@ -14,7 +14,7 @@ use skald_core::{
     event::Recorded,
     ids::{Epoch, SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence, Transition},
+        batch::{Append, AppendedEvent, Batch, CommitError, Fence, StreamAsk, StreamHead, StreamLook, Transition},
         leases::LeaseView,
     },
     state::SagaRow,
@@ -41,11 +41,28 @@ struct Kept {
     replicas: Vec<ReplicaRow>,
     rows: BTreeMap<SagaId, SagaRow>,
     streams: BTreeMap<SagaId, Vec<Recorded>>,
+    /// Streams that are no sagas.
+    named: BTreeMap<Arc<str>, Named>,
     keys: BTreeMap<(String, String), KeyedSaga>,
     definitions: BTreeMap<(String, u32), StoredDefinition>,
     pauses: Vec<Pause>,
     /// How the next commits end, instead of by their content.
     faults: Vec<(CommitError, Applied)>,
+}
+
+/// A stream that is no saga.
+#[derive(Debug)]
+struct Named {
+    id: SagaId,
+    events: Vec<Appended>,
+}
+
+/// An event of a stream that is no saga, in its place.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    pub shard: Shard,
+    pub position: i64,
+    pub event: AppendedEvent,
 }
 
 /// Whether a commit that is reported as failed was written all the same.
@@ -78,6 +95,11 @@ impl MemoryStore {
     /// Lets a coming commit end this way; the last one given comes first.
     pub fn fail_commit(&self, error: CommitError, applied: Applied) {
         self.kept().faults.push((error, applied));
+    }
+
+    /// The events of a stream that is no saga.
+    pub fn appended(&self, stream: &str) -> Vec<Appended> {
+        self.kept().named.get(stream).map(|named| named.events.clone()).unwrap_or_default()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -134,6 +156,24 @@ impl Kept {
         self.rows.insert(id, transition.row.clone());
     }
 
+    fn append_refusal(&self, append: &Append) -> Option<String> {
+        let events = self.named.get(&append.name).map_or(&[][..], |named| &named.events);
+        let is_known = |event: &AppendedEvent| events.iter().any(|known| known.event.event_id == event.event_id);
+        let follows = append.version_before == events.len() as u64;
+        let refused = !follows || append.events.iter().any(is_known);
+        refused.then(|| format!("a version or an event id of {} is taken", append.name))
+    }
+
+    fn append(&mut self, append: &Append) {
+        let shard = self.shards.iter_mut().find(|row| row.shard == append.shard).expect("the fence holds");
+        let new = || Named { id: append.stream, events: Vec::new() };
+        let named = self.named.entry(Arc::clone(&append.name)).or_insert_with(new);
+        for event in &append.events {
+            shard.head += 1;
+            named.events.push(Appended { shard: shard.shard, position: shard.head, event: event.clone() });
+        }
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let fenced = self.fenced(batch);
         if !fenced.is_empty() {
@@ -142,8 +182,14 @@ impl Kept {
         if let Some(reason) = batch.transitions.iter().find_map(|transition| self.refusal(transition)) {
             return Err(CommitError::Refused(reason));
         }
+        if let Some(reason) = batch.appends.iter().find_map(|append| self.append_refusal(append)) {
+            return Err(CommitError::Refused(reason));
+        }
         for transition in &batch.transitions {
             self.apply(transition);
+        }
+        for append in &batch.appends {
+            self.append(append);
         }
         Ok(())
     }
@@ -291,6 +337,23 @@ impl Store for MemoryStore {
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
         let kept = self.up()?;
         Ok(sagas.iter().filter_map(|saga| kept.streams.get(saga)).cloned().collect())
+    }
+
+    async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError> {
+        let kept = self.up()?;
+        let look = |ask: &StreamAsk| {
+            let named = kept.named.get(&ask.name);
+            let events = named.map_or(&[][..], |named| &named.events);
+            let head = named.zip(events.last()).map(|(named, last)| StreamHead {
+                id: named.id,
+                version: last.event.version,
+                updated_at: last.event.occurred_at,
+            });
+            let known = events.iter().map(|appended| (Arc::clone(&appended.event.event_id), appended.event.version));
+            let known = known.filter(|(event_id, _)| ask.event_ids.contains(event_id)).collect();
+            StreamLook { name: Arc::clone(&ask.name), head, known }
+        };
+        Ok(asks.iter().map(look).collect())
     }
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {

@@ -4,7 +4,12 @@
 //! [`postgres`] (production). Only this folder names sqlx.
 
 pub mod audit;
+#[allow(dead_code, reason = "the API of groups stands on it")]
+pub mod groups;
 mod listing;
+#[allow(dead_code, reason = "the API of events stands on it")]
+pub mod log;
+mod look_up;
 #[cfg(test)]
 pub mod memory;
 mod postgres;
@@ -24,13 +29,14 @@ use skald_core::{
     event::{Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
         leases::{LeaseReport, LeaseRequest, LeaseView, Presence, TakenShard},
     },
     state::{SagaRow, Status},
     time::{Millis, Timestamp},
 };
 
+use self::{groups::ConsumerGroups, log::EventLog};
 pub use self::{postgres::PostgresStore, sqlite::SqliteStore};
 
 /// Opens the store that `url` names: `sqlite:PATH` or `postgres://..`.
@@ -38,7 +44,7 @@ pub use self::{postgres::PostgresStore, sqlite::SqliteStore};
 /// # Errors
 ///
 /// When the scheme is neither, or the database cannot be reached or opened.
-pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Storage>, StoreError> {
     match url.split_once(':') {
         Some(("sqlite", _)) => Ok(Arc::new(SqliteStore::open(url, options).await?)),
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url, options).await?)),
@@ -189,6 +195,11 @@ pub struct Pause {
     pub since: Timestamp,
 }
 
+/// All that a database keeps: sagas, the log that they and other streams share, and how far its consumers have come.
+pub trait Storage: Store + EventLog + ConsumerGroups {}
+
+impl<S: Store + EventLog + ConsumerGroups> Storage for S {}
+
 /// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
 /// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.
 #[async_trait]
@@ -284,6 +295,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Whole streams, for loading; a saga that does not exist is left out. In the order of `sagas`.
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError>;
+
+    /// Where these streams end and which of the event ids they know, one look per ask: as of the last commit, or a later
+    /// one. For streams that are no sagas.
+    async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError>;
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError>;
 

@@ -6,7 +6,10 @@ use std::{fmt, sync::Arc};
 use skald_core::{
     event::{Event, Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
-    shard::{batch::Fence, leases::LeaseView},
+    shard::{
+        batch::{APPENDED, Fence},
+        leases::LeaseView,
+    },
     state::{SagaRow, Status},
     time::Timestamp,
 };
@@ -80,6 +83,12 @@ pub struct EventRecord {
     actor: Option<String>,
     schema_version: i16,
     data: String,
+}
+
+impl EventRecord {
+    pub fn is_of_saga(&self) -> bool {
+        self.kind != APPENDED
+    }
 }
 
 impl TryFrom<EventRecord> for Recorded {
@@ -319,6 +328,6 @@ fn status(word: &str) -> Option<Status> {
     Status::ALL.into_iter().find(|status| status.as_str() == word)
 }
 
-fn mode(word: &str) -> Option<Mode> {
+pub fn mode(word: &str) -> Option<Mode> {
     [Mode::Orchestrated, Mode::Choreographed].into_iter().find(|mode| mode.as_str() == word)
 }

@@ -94,6 +94,33 @@ pub struct AppendedEvent {
 /// The kind of every event of a stream that is no saga.
 pub const APPENDED: &str = "Appended";
 
+/// What must be known of a stream before events are appended to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamAsk {
+    pub name: Arc<str>,
+    /// Of the events to append, each once.
+    pub event_ids: Vec<Arc<str>>,
+}
+
+/// A stream as the database has it, for a [`StreamAsk`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLook {
+    pub name: Arc<str>,
+    /// None: it does not exist.
+    pub head: Option<StreamHead>,
+    /// Those of the event ids that are in the stream, with their versions.
+    pub known: Vec<(Arc<str>, u64)>,
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamHead {
+    pub id: SagaId,
+    pub version: u64,
+    /// When its last event occurred.
+    pub updated_at: Timestamp,
+}
+
 /// The client's name for a start: the same key gives the same saga.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartKey {

@@ -8,123 +8,22 @@
 //! | fenced | the lost shards are forgotten, the rest is committed again |
 //! | in doubt | every shard of the batch is forgotten, to be taken again |
 
-use alloc::{
-    collections::{BTreeSet, VecDeque},
-    string::{String, ToString},
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{collections::BTreeSet, string::ToString, sync::Arc, vec::Vec};
 
 use super::{
-    batch::{Batch, CommitError, Fence, StartKey, Transition},
+    batch::{Append, Batch, CommitError, Fence, Transition},
+    queue::{Aftermath, Pending, PendingAppend, UnderWay},
     writer::{Effect, Refusal, Writer},
 };
 use crate::{
-    decide::Command,
     ids::Shard,
-    state::SagaState,
     time::{Millis, Timestamp},
 };
 
 /// How long to wait before a batch that was not applied is tried again.
 const COMMIT_AGAIN_AFTER: Millis = Millis(200);
 
-/// A decision that waits to become durable.
-#[derive(Debug)]
-pub(super) struct Pending<R> {
-    pub transition: Transition,
-    pub next: SagaState,
-    pub commands: Vec<Command>,
-    pub reply: Option<R>,
-}
-
-/// What follows a transition once it is durable.
-#[derive(Debug)]
-struct Aftermath<R> {
-    next: SagaState,
-    commands: Vec<Command>,
-    reply: Option<R>,
-}
-
-#[derive(Debug)]
-struct UnderWay<R> {
-    batch: Arc<Batch>,
-    /// By index of the batch's transitions.
-    aftermaths: Vec<Aftermath<R>>,
-}
-
-#[derive(Debug)]
-pub(super) struct Commits<R> {
-    queue: VecDeque<Pending<R>>,
-    /// Batches to be tried again before anything from the queue.
-    again: VecDeque<UnderWay<R>>,
-    under_way: Option<UnderWay<R>>,
-    retry_at: Option<Timestamp>,
-    stalled: Option<String>,
-    /// Keys of starts that are queued or being committed.
-    keys: BTreeSet<(Arc<str>, String)>,
-}
-
-impl<R> Default for Commits<R> {
-    fn default() -> Self {
-        Self {
-            queue: VecDeque::new(),
-            again: VecDeque::new(),
-            under_way: None,
-            retry_at: None,
-            stalled: None,
-            keys: BTreeSet::new(),
-        }
-    }
-}
-
-impl<R> Commits<R> {
-    pub fn queued(&self) -> usize {
-        self.queue.len() + self.again.iter().map(|batch| batch.aftermaths.len()).sum::<usize>()
-    }
-
-    pub fn retry_at(&self) -> Option<Timestamp> {
-        self.retry_at
-    }
-
-    pub fn stalled(&self) -> Option<&str> {
-        self.stalled.as_deref()
-    }
-
-    /// Whether something of this shard is queued or being committed.
-    pub fn concern(&self, shard: Shard) -> bool {
-        let mut batches = self.again.iter().chain(&self.under_way);
-        self.queue.iter().any(|pending| pending.transition.shard == shard)
-            || batches.any(|under_way| under_way.batch.fences.iter().any(|fence| fence.shard == shard))
-    }
-
-    pub fn holds_key(&self, key: &StartKey) -> bool {
-        self.keys.contains(&(Arc::clone(&key.definition), key.key.clone()))
-    }
-
-    pub fn push(&mut self, pending: Pending<R>) {
-        if let Some(key) = &pending.transition.start_key {
-            self.keys.insert((Arc::clone(&key.definition), key.key.clone()));
-        }
-        self.queue.push_back(pending);
-    }
-
-    /// With nothing left to be tried again, no commit would ever show that they get through after all.
-    fn forget_stall(&mut self) {
-        if self.again.is_empty() && self.under_way.is_none() {
-            self.stalled = None;
-            self.retry_at = None;
-        }
-    }
-
-    fn settle_key(&mut self, transition: &Transition) {
-        if let Some(key) = &transition.start_key {
-            self.keys.remove(&(Arc::clone(&key.definition), key.key.clone()));
-        }
-    }
-}
-
-impl<R> Writer<R> {
+impl<R, A> Writer<R, A> {
     /// Asks for the next commit, if none is under way and something waits.
     pub(super) fn commit_if_idle(&mut self, now: Timestamp) {
         if self.commits.under_way.is_some() || self.commits.retry_at.is_some_and(|at| at > now) {
@@ -133,29 +32,33 @@ impl<R> Writer<R> {
         self.commits.retry_at = None;
         let next = match self.commits.again.pop_front() {
             Some(again) => again,
-            None if self.commits.queue.is_empty() => return,
+            None if self.commits.queue.is_empty() && self.commits.appends.is_empty() => return,
             None => {
                 let count = self.commits.queue.len().min(self.limits.batch_max);
                 let pending = self.commits.queue.drain(..count).collect();
-                self.assemble(pending)
+                let count = self.commits.appends_that_fit(self.limits.batch_max);
+                let appends = self.commits.appends.drain(..count).collect();
+                self.assemble(pending, appends)
             }
         };
         self.effects.push_back(Effect::Commit(Arc::clone(&next.batch)));
         self.commits.under_way = Some(next);
     }
 
-    fn assemble(&self, pending: Vec<Pending<R>>) -> UnderWay<R> {
+    fn assemble(&self, pending: Vec<Pending<R>>, appended: Vec<PendingAppend<A>>) -> UnderWay<R, A> {
         let mut transitions = Vec::with_capacity(pending.len());
         let mut aftermaths = Vec::with_capacity(pending.len());
         for Pending { transition, next, commands, reply } in pending {
             transitions.push(transition);
             aftermaths.push(Aftermath { next, commands, reply });
         }
-        UnderWay { batch: Arc::new(self.fenced(transitions)), aftermaths }
+        let (appends, asked) = appended.into_iter().map(|pending| (pending.append, pending.asked)).unzip();
+        UnderWay { batch: Arc::new(self.fenced(transitions, appends)), aftermaths, asked }
     }
 
-    fn fenced(&self, transitions: Vec<Transition>) -> Batch {
-        let shards: BTreeSet<Shard> = transitions.iter().map(|transition| transition.shard).collect();
+    fn fenced(&self, transitions: Vec<Transition>, appends: Vec<Append>) -> Batch {
+        let shards = transitions.iter().map(|transition| transition.shard);
+        let shards: BTreeSet<Shard> = shards.chain(appends.iter().map(|append| append.shard)).collect();
         let fences = shards
             .into_iter()
             .map(|shard| {
@@ -163,7 +66,7 @@ impl<R> Writer<R> {
                 Fence { shard, epoch }
             })
             .collect();
-        Batch { fences, transitions, appends: Vec::new() }
+        Batch { fences, transitions, appends }
     }
 
     /// The commit under way ended.
@@ -203,8 +106,8 @@ impl<R> Writer<R> {
         self.commit_if_idle(now);
     }
 
-    fn apply(&mut self, done: UnderWay<R>, now: Timestamp) {
-        let UnderWay { batch, aftermaths } = done;
+    fn apply(&mut self, done: UnderWay<R, A>, now: Timestamp) {
+        let UnderWay { batch, aftermaths, asked } = done;
         for (index, Aftermath { next, commands, reply }) in aftermaths.into_iter().enumerate() {
             let transition = &batch.transitions[index];
             let saga = transition.row.id;
@@ -228,6 +131,13 @@ impl<R> Writer<R> {
             self.carry_out(commands);
             self.proceed(saga, now);
         }
+        for (append, asked) in batch.appends.iter().zip(asked) {
+            self.answer_appended(append, asked);
+            if self.holds(append.shard, &batch.fences) {
+                self.advance_line(&append.name);
+            }
+        }
+        self.look_up_wanted();
     }
 
     fn count_unfinished(&mut self, transition: &Transition) {
@@ -243,7 +153,7 @@ impl<R> Writer<R> {
         fence.is_some_and(|fence| self.owns(shard) == Some(fence.epoch))
     }
 
-    fn try_again(&mut self, batch: UnderWay<R>) {
+    fn try_again(&mut self, batch: UnderWay<R, A>) {
         let held = self.without_lost(batch);
         if let Some(held) = held {
             self.commits.again.push_front(held);
@@ -251,11 +161,11 @@ impl<R> Writer<R> {
     }
 
     /// The part of a batch whose shards are still held under its epochs; the rest is answered and dropped.
-    fn without_lost(&mut self, batch: UnderWay<R>) -> Option<UnderWay<R>> {
-        let UnderWay { batch, aftermaths } = batch;
-        if batch.fences.iter().all(|fence| self.owns(fence.shard) == Some(fence.epoch)) {
-            return Some(UnderWay { batch, aftermaths });
+    fn without_lost(&mut self, batch: UnderWay<R, A>) -> Option<UnderWay<R, A>> {
+        if batch.batch.fences.iter().all(|fence| self.owns(fence.shard) == Some(fence.epoch)) {
+            return Some(batch);
         }
+        let UnderWay { batch, aftermaths, asked } = batch;
         let mut held = (Vec::new(), Vec::new());
         for (transition, aftermath) in batch.transitions.iter().zip(aftermaths) {
             if self.holds(transition.shard, &batch.fences) {
@@ -266,40 +176,71 @@ impl<R> Writer<R> {
                 self.effects.extend(aftermath.reply.map(|reply| Effect::Reply(reply, Err(Refusal::NotOwner))));
             }
         }
-        (!held.0.is_empty()).then(|| UnderWay { batch: Arc::new(self.fenced(held.0)), aftermaths: held.1 })
+        let mut appends = (Vec::new(), Vec::new());
+        for (append, asked) in batch.appends.iter().zip(asked) {
+            if self.holds(append.shard, &batch.fences) {
+                appends.0.push(append.clone());
+                appends.1.push(asked);
+            } else {
+                self.refuse_asked(asked, &Refusal::NotOwner);
+            }
+        }
+        if held.0.is_empty() && appends.0.is_empty() {
+            return None;
+        }
+        let batch = Arc::new(self.fenced(held.0, appends.0));
+        Some(UnderWay { batch, aftermaths: held.1, asked: appends.1 })
     }
 
-    fn answer_in_doubt(&mut self, batch: UnderWay<R>) {
+    fn answer_in_doubt(&mut self, batch: UnderWay<R, A>) {
         for transition in &batch.batch.transitions {
             self.commits.settle_key(transition);
         }
         for reply in batch.aftermaths.into_iter().filter_map(|aftermath| aftermath.reply) {
             self.effects.push_back(Effect::Reply(reply, Err(Refusal::InDoubt)));
         }
+        for asked in batch.asked {
+            self.refuse_asked(asked, &Refusal::InDoubt);
+        }
     }
 
     /// Halves a refused batch; a batch of one is the offender.
-    fn isolate(&mut self, refused: UnderWay<R>, reason: &str) {
-        if refused.aftermaths.len() > 1 {
-            let UnderWay { batch, mut aftermaths } = refused;
-            let mut transitions = batch.transitions.clone();
-            let middle = transitions.len() / 2;
-            let later = (transitions.split_off(middle), aftermaths.split_off(middle));
-            for (transitions, aftermaths) in [later, (transitions, aftermaths)] {
-                let batch = Arc::new(self.fenced(transitions));
-                self.try_again(UnderWay { batch, aftermaths });
-            }
-            return;
+    fn isolate(&mut self, refused: UnderWay<R, A>, reason: &str) {
+        if refused.len() > 1 {
+            return self.halve(refused);
         }
-        let transition = &refused.batch.transitions[0];
+        let UnderWay { batch, aftermaths, asked } = refused;
+        for (append, asked) in batch.appends.iter().zip(asked) {
+            self.refuse_append(append, asked, Refusal::Unwritable(reason.to_string()));
+        }
+        for (transition, aftermath) in batch.transitions.iter().zip(aftermaths) {
+            self.refuse_transition(transition, aftermath.reply, reason);
+        }
+    }
+
+    /// The first half is tried first.
+    fn halve(&mut self, refused: UnderWay<R, A>) {
+        let middle = refused.len() / 2;
+        let UnderWay { batch, mut aftermaths, mut asked } = refused;
+        let (mut transitions, mut appends) = (batch.transitions.clone(), batch.appends.clone());
+        let in_transitions = middle.min(transitions.len());
+        let in_appends = middle - in_transitions;
+        let later = (transitions.split_off(in_transitions), appends.split_off(in_appends));
+        let later = (later, aftermaths.split_off(in_transitions), asked.split_off(in_appends));
+        for ((transitions, appends), aftermaths, asked) in [later, ((transitions, appends), aftermaths, asked)] {
+            let batch = Arc::new(self.fenced(transitions, appends));
+            self.try_again(UnderWay { batch, aftermaths, asked });
+        }
+    }
+
+    fn refuse_transition(&mut self, transition: &Transition, reply: Option<R>, reason: &str) {
         let saga = transition.row.id;
         self.commits.settle_key(transition);
         let refusal = match &transition.start_key {
             Some(_) => Refusal::KeyExists,
             None => Refusal::Stuck(reason.to_string()),
         };
-        let asked = refused.aftermaths.into_iter().filter_map(|aftermath| aftermath.reply);
-        let owed: Vec<R> = asked.chain(self.residence.retain(|resident| resident != saga)).collect();
+        let owed: Vec<R> = reply.into_iter().chain(self.residence.retain(|resident| resident != saga)).collect();
         for reply in owed {
             self.effects.push_back(Effect::Reply(reply, Err(refusal.clone())));
         }
@@ -325,6 +266,14 @@ impl<R> Writer<R> {
                 self.commits.queue.push_back(pending);
             }
         }
+        for pending in core::mem::take(&mut self.commits.appends) {
+            if gone(pending.append.shard) {
+                self.refuse_asked(pending.asked, &Refusal::NotOwner);
+            } else {
+                self.commits.appends.push_back(pending);
+            }
+        }
+        self.retain_lines(|shard| !gone(shard));
         for batch in core::mem::take(&mut self.commits.again) {
             let held = self.without_lost(batch);
             self.commits.again.extend(held);

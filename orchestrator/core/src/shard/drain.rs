@@ -2,10 +2,11 @@
 //!
 //! | in a draining shard | |
 //! | --- | --- |
-//! | a start under a key, an operator's command, a callback | refused: the next owner takes it |
+//! | a start under a key, an operator's command, a callback, an append | refused: the next owner takes it |
 //! | a start without a key | goes to another shard |
 //! | a saga's time comes | it is not looked at: the next owner does |
-//! | a saga is being loaded | whoever waits for it is refused |
+//! | a saga is being loaded, a stream looked up | whoever waits for it is refused |
+//! | an append waits for its commit | it is committed |
 //! | a call in flight ends | its report is decided and committed |
 //! | a call that this announces | is not made: the next owner makes it |
 //!
@@ -19,7 +20,7 @@ use crate::{
     ids::{SagaId, Shard},
 };
 
-impl<R> Writer<R> {
+impl<R, A> Writer<R, A> {
     /// Begins to give these shards up; [`Writer::drained`] tells when what was begun has ended. There is no way back but
     /// to forget the shard ([`Writer::lose`]) and own it again.
     pub fn drain(&mut self, shards: &[Shard]) {
@@ -35,6 +36,7 @@ impl<R> Writer<R> {
             self.effects.push_back(Effect::Reply(reply, Err(Refusal::NotOwner)));
         }
         self.load_wanted();
+        self.retain_lines(|shard| !shards.contains(&shard));
     }
 
     /// Draining shards in which nothing goes on any more.

@@ -4,7 +4,8 @@
 //! [`Effect`]s it asks for. What holds at every moment:
 //!
 //! - At most one commit is under way. Transitions decided meanwhile wait in a queue and go in the next one together.
-//! - A saga has at most one transition queued or under way; it is decided on committed state only.
+//! - A saga has at most one transition queued or under way; it is decided on committed state only. So is a stream's one
+//!   append.
 //! - A call is asked for only after the commit that announced it.
 //! - A shard that is lost, or whose last commit is in doubt, is forgotten at once, with every saga in it: nobody is
 //!   answered from memory that may be wrong, and nothing is called for it until it is owned again.
@@ -24,9 +25,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
-    batch::{Batch, StartKey},
-    commit::Commits,
+    appends::{Appended, Lines},
+    batch::{Batch, StartKey, StreamAsk},
     leases::TakenShard,
+    queue::Commits,
     recovery::Recovery,
     residence::Residence,
     timers::Timers,
@@ -48,9 +50,9 @@ pub struct Limits {
     pub shards: u16,
     /// Unfinished sagas in memory beyond which no start is accepted and no waiting saga is loaded.
     pub resident_max: usize,
-    /// Transitions in one commit.
+    /// Transitions in one commit, and appends in one.
     pub batch_max: usize,
-    /// Transitions waiting for a commit beyond which no start is accepted.
+    /// Transitions and appends waiting for a commit beyond which no start and no append is accepted.
     pub queue_max: usize,
     /// Sagas loaded by one read.
     pub load_max: usize,
@@ -62,9 +64,9 @@ pub struct Limits {
     pub takeovers_max: u32,
 }
 
-/// What the shell must do.
+/// What the shell must do. `R` and `A` are its handles for the answers to what sagas and streams are told.
 #[derive(Debug)]
-pub enum Effect<R> {
+pub enum Effect<R, A = R> {
     /// Write this; answer with [`Writer::committed`]. Never asked for while another one is under way.
     Commit(Arc<Batch>),
     /// Call the participant; answer with [`Writer::call_finished`].
@@ -74,7 +76,13 @@ pub enum Effect<R> {
         read: u64,
         sagas: Vec<SagaId>,
     },
+    /// Read where these streams end; answer with [`Writer::looked_up`] or [`Writer::not_looked_up`].
+    LookUp {
+        read: u64,
+        asks: Vec<StreamAsk>,
+    },
     Reply(R, Result<SagaRow, Refusal>),
+    AppendReply(A, Result<Appended, Refusal>),
     /// A transition is durable. For whoever watches, and for the metrics.
     Committed {
         shard: Shard,
@@ -110,6 +118,13 @@ pub enum Refusal {
     InDoubt,
     #[error("the saga cannot be carried on: {0}")]
     Stuck(String),
+    #[error("the stream has version {actual}, not {expected}")]
+    WrongVersion { expected: u64, actual: u64 },
+    /// Or comes twice in one append, or some of an append's events are known and others not.
+    #[error("the stream has another event {event_id:?}")]
+    EventIdTaken { event_id: Arc<str> },
+    #[error("the database refused the data: {0}")]
+    Unwritable(String),
 }
 
 /// A saga to begin.
@@ -136,20 +151,21 @@ pub struct Load {
     pub shards: usize,
 }
 
-/// See the module. `R` is the shell's handle for an answer.
+/// See the module. `R` is the shell's handle for an answer, `A` for that to an append.
 #[derive(Debug)]
-pub struct Writer<R> {
+pub struct Writer<R, A = R> {
     pub(super) limits: Limits,
     pub(super) owned: BTreeMap<Shard, Owned>,
     pub(super) definitions: BTreeMap<(String, u32), Arc<Definition>>,
     pub(super) residence: Residence<R>,
+    pub(super) lines: Lines<A>,
     pub(super) timers: Timers,
     recovery: Recovery,
     /// Up to which epoch the owners of a shard are known to have died over it, or before. Kept when the shard is lost, as
     /// it may be before anything was carried on.
     pub(super) died: BTreeMap<Shard, Epoch>,
-    pub(super) commits: Commits<R>,
-    pub(super) effects: VecDeque<Effect<R>>,
+    pub(super) commits: Commits<R, A>,
+    pub(super) effects: VecDeque<Effect<R, A>>,
     /// Turns over the owned shards for unkeyed starts.
     pub(super) turn: usize,
 }
@@ -173,7 +189,7 @@ pub fn shard_of_key(definition: &str, key: &str, shards: u16) -> Shard {
     Shard(u16::from_be_bytes([digest[0], digest[1]]) % shards)
 }
 
-impl<R> Writer<R> {
+impl<R, A> Writer<R, A> {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -181,6 +197,7 @@ impl<R> Writer<R> {
             owned: BTreeMap::new(),
             definitions: BTreeMap::new(),
             residence: Residence::default(),
+            lines: Lines::default(),
             timers: Timers::default(),
             recovery: Recovery::default(),
             died: BTreeMap::new(),
@@ -191,7 +208,7 @@ impl<R> Writer<R> {
     }
 
     /// The next thing to do, oldest first. Call until None after every input.
-    pub fn next_effect(&mut self) -> Option<Effect<R>> {
+    pub fn next_effect(&mut self) -> Option<Effect<R, A>> {
         self.effects.pop_front()
     }
 

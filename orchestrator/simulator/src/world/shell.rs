@@ -284,6 +284,10 @@ impl World {
                     self.let_go(index, &shards);
                     self.replicas[index].leases.forgotten(&shards, monotonic);
                 }
+                Effect::LookUp { .. } | Effect::AppendReply(..) => {
+                    self.watch
+                        .require(false, Rule::Panic, || format!("{to} deals with an append that nobody asked for"));
+                }
                 Effect::Stuck { saga, reason } => {
                     self.watch.require(false, Rule::Invariant(2), || format!("{} is stuck: {reason}", short(saga)));
                 }

@@ -3,6 +3,7 @@
 //! A request must be sealed ([`crate::forward::seal`]); whatever is not is refused before its body is read. It is
 //! carried out by this replica's own engine or not at all: nothing is forwarded twice.
 
+mod append;
 mod input;
 mod start;
 #[cfg(test)]
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::Method, web};
 use futures_util::future::LocalBoxFuture;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use skald_core::shard::writer::Refusal;
 
 use super::{
     body::receive,
@@ -22,10 +24,7 @@ use super::{
 };
 use crate::{
     app::App,
-    forward::{
-        message::Answer,
-        seal::{BadSeal, HEADER, Target},
-    },
+    forward::seal::{BadSeal, HEADER, Target},
 };
 
 /// What a message has around what the client sent, at most.
@@ -35,6 +34,7 @@ const GROWTH_MAX: usize = 4;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
+        .service(resource("/internal/appends", [(Method::POST, web::to(append::handle))]))
         .service(resource("/internal/sagas", [(Method::POST, web::to(start::handle))]))
         .service(resource("/internal/sagas/{id}/inputs", [(Method::POST, web::to(input::handle))]));
 }
@@ -79,7 +79,7 @@ fn refused(bad: BadSeal) -> Problem {
 }
 
 /// The engine's answer, whatever it is: what it means to the client, the sender knows.
-fn answered(answer: &Answer) -> HttpResponse {
+fn answered<T: Serialize>(answer: &Result<T, Refusal>) -> HttpResponse {
     HttpResponse::Ok().json(answer)
 }
 

@@ -1,5 +1,7 @@
 //! Through a replica that owns nothing, and past it: what is forwarded, what is refused, what is harmless to repeat.
 
+mod appends;
+
 use std::sync::Arc;
 
 use reqwest::Method;

@@ -1,5 +1,6 @@
 //! The writer against a store that fails in every way a store can, with crashes, usurpers and an unreliable network.
 
+mod appends;
 mod leases;
 mod replica;
 mod store;
@@ -9,7 +10,7 @@ use alloc::{collections::BTreeMap, vec, vec::Vec};
 use proptest::prelude::*;
 use serde_json::json;
 
-use self::{replica::Replica, store::Store};
+use self::{appends::AppendAsk, replica::Replica, store::Store};
 use crate::{
     decide::tests::{
         TAKEOVERS_MAX,
@@ -48,6 +49,10 @@ pub(super) enum Happening {
     },
     Compensate {
         which: u8,
+    },
+    Append(AppendAsk),
+    LookUpEnds {
+        failed: bool,
     },
     Crash,
 }
@@ -88,12 +93,15 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::LeaseRanOut),
         2 => any::<u8>().prop_map(|shard| Happening::Drain { shard }),
         1 => any::<u8>().prop_map(|which| Happening::Compensate { which }),
+        6 => appends::ask().prop_map(Happening::Append),
+        6 => proptest::bool::weighted(0.1).prop_map(|failed| Happening::LookUpEnds { failed }),
         1 => Just(Happening::Crash),
     ]
 }
 
 fn check(replica: &mut Replica) {
     replica.store.check_log();
+    appends::check(replica);
     let mut keys: BTreeMap<u8, _> = BTreeMap::new();
     for (saga, key) in replica.acknowledged.clone() {
         let row = replica.store.rows.get(&saga).expect("invariant 10: an acknowledged start exists");

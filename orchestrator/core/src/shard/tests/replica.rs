@@ -4,7 +4,12 @@ use alloc::{boxed::Box, collections::BTreeMap, string::ToString, sync::Arc, vec:
 
 use serde_json::value::RawValue;
 
-use super::{CommitFate, Happening, IDLE_MAX, Store, document, store::SHARDS};
+use super::{
+    CommitFate, Happening, IDLE_MAX, Store,
+    appends::{Asking, foreign},
+    document,
+    store::SHARDS,
+};
 use crate::{
     classify::{CallReport, CallResult},
     decide::{
@@ -17,7 +22,7 @@ use crate::{
     event::Mode,
     ids::{Epoch, SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError},
+        batch::{Batch, CommitError, StreamAsk},
         leases::TakenShard,
         writer::{Effect, Limits, Refusal, StartRequest, Writer},
     },
@@ -39,9 +44,12 @@ pub(super) struct Replica {
     /// Sagas whose start was acknowledged, with their key.
     pub acknowledged: Vec<(SagaId, Option<u8>)>,
     pub refusals: Vec<Refusal>,
-    now: Timestamp,
+    /// Appends, by their request.
+    pub appends: BTreeMap<u32, Asking>,
+    pub look_ups: Vec<(u64, Vec<StreamAsk>)>,
+    pub now: Timestamp,
     limits: Limits,
-    commit: Option<Arc<Batch>>,
+    pub commit: Option<Arc<Batch>>,
     commits: Vec<usize>,
     calls: Vec<Invoke>,
     /// Under which epoch each was made.
@@ -49,7 +57,7 @@ pub(super) struct Replica {
     loads: Vec<(u64, Vec<SagaId>)>,
     /// Requests that wait for an answer; the key of those that are starts.
     asked: BTreeMap<u32, Option<Option<u8>>>,
-    requests: u32,
+    pub requests: u32,
 }
 
 impl Replica {
@@ -58,11 +66,15 @@ impl Replica {
     }
 
     pub fn with_room_for(resident_max: usize) -> Self {
+        Self::within(resident_max, 1000)
+    }
+
+    pub fn within(resident_max: usize, queue_max: usize) -> Self {
         let limits = Limits {
             shards: SHARDS,
             resident_max,
             batch_max: 50,
-            queue_max: 1000,
+            queue_max,
             load_max: 5,
             idle_max: IDLE_MAX,
             recovery_ramp: Millis(10),
@@ -74,6 +86,8 @@ impl Replica {
             worlds: BTreeMap::new(),
             acknowledged: Vec::new(),
             refusals: Vec::new(),
+            appends: BTreeMap::new(),
+            look_ups: Vec::new(),
             now: T0,
             limits,
             commit: None,
@@ -120,12 +134,16 @@ impl Replica {
                 self.writer.tick(self.now);
             }
             Happening::Usurped { shard } => {
-                self.store.take(Shard(u16::from(*shard) % SHARDS));
+                let shard = Shard(u16::from(*shard) % SHARDS);
+                let epoch = self.store.take(shard);
+                foreign(&mut self.store, shard, epoch, self.now);
             }
             Happening::Retake => self.retake(Predecessor::None),
             Happening::LeaseRanOut => self.writer.lose(&[Shard(0), Shard(1), Shard(2)]),
             Happening::Drain { shard } => self.writer.drain(&[Shard(u16::from(*shard) % SHARDS)]),
             Happening::Compensate { which } => self.compensate(*which),
+            Happening::Append(append) => self.append(append),
+            Happening::LookUpEnds { failed } => self.end_look_up(*failed),
             Happening::Crash => self.crash(),
         }
         self.carry_out();
@@ -240,7 +258,9 @@ impl Replica {
             self.worlds.entry(call.saga).or_default().deliver(&call, Fate::Late, self.now);
         }
         self.loads.clear();
+        self.look_ups.clear();
         self.asked.clear();
+        self.appends.values_mut().for_each(Asking::crash);
         self.boot(Predecessor::Died);
     }
 
@@ -249,11 +269,13 @@ impl Replica {
             match effect {
                 Effect::Commit(batch) => {
                     assert!(self.commit.is_none(), "one commit at a time");
-                    self.commits.push(batch.transitions.len());
+                    self.commits.push(batch.transitions.len() + batch.appends.len());
                     self.commit = Some(batch);
                 }
                 Effect::Invoke(invoke) => self.invoke(invoke),
                 Effect::Load { read, sagas } => self.loads.push((read, sagas)),
+                Effect::LookUp { read, asks } => self.look_ups.push((read, asks)),
+                Effect::AppendReply(request, answer) => self.appended(request, answer),
                 Effect::Reply(request, answer) => {
                     let key = self.asked.remove(&request).expect("one answer per request");
                     match (answer, key) {
@@ -299,7 +321,8 @@ impl Replica {
         let lost: Vec<Shard> = (0..SHARDS).map(Shard).filter(lost).collect();
         self.writer.lose(&lost);
         for _ in 0..20_000 {
-            let busy = self.commit.is_some() || !self.calls.is_empty() || !self.loads.is_empty();
+            let reads = !self.loads.is_empty() || !self.look_ups.is_empty();
+            let busy = self.commit.is_some() || !self.calls.is_empty() || reads;
             let owned = self.writer.load().shards == usize::from(SHARDS);
             self.happen(&match (busy, owned) {
                 (_, false) => Happening::Retake,
@@ -307,6 +330,7 @@ impl Replica {
                 (false, true) => Happening::TimePasses,
                 (true, true) if self.commit.is_some() => Happening::CommitEnds(CommitFate::Applied),
                 (true, true) if !self.loads.is_empty() => Happening::LoadEnds { failed: false },
+                (true, true) if reads => Happening::LookUpEnds { failed: false },
                 (true, true) => Happening::CallEnds { which: 0, fate: Fate::Fine },
             });
         }

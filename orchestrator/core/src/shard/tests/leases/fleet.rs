@@ -72,7 +72,8 @@ impl Fleet {
 
     pub fn join(&mut self) {
         self.joined += 1;
-        let id = format!("r{}", self.joined);
+        // As wide as any: of those that started together, the order of the names counts.
+        let id = format!("r{:03}", self.joined);
         let limits = LeaseLimits { shards: SHARDS, lease: LEASE, look_every: LOOK, grace: GRACE };
         self.replicas.push(Replica {
             leases: Leases::new(id.clone(), limits, self.now),

@@ -1,0 +1,150 @@
+//! What waits for a commit, what is being committed, and what is to be tried again.
+
+use alloc::{
+    collections::{BTreeSet, VecDeque},
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
+
+use super::{
+    appends::Asked,
+    batch::{Append, Batch, StartKey, Transition},
+};
+use crate::{decide::Command, ids::Shard, state::SagaState, time::Timestamp};
+
+/// What the appends of one commit may hold together; a single one may hold more.
+const APPENDED_EVENTS_MAX: usize = 5_000;
+const APPENDED_BYTES_MAX: usize = 8 << 20;
+
+/// A decision that waits to become durable.
+#[derive(Debug)]
+pub(super) struct Pending<R> {
+    pub transition: Transition,
+    pub next: SagaState,
+    pub commands: Vec<Command>,
+    pub reply: Option<R>,
+}
+
+/// An append that waits to become durable.
+#[derive(Debug)]
+pub(super) struct PendingAppend<A> {
+    pub append: Append,
+    /// Whose events it holds, in this order.
+    pub asked: Vec<Asked<A>>,
+}
+
+/// What follows a transition once it is durable.
+#[derive(Debug)]
+pub(super) struct Aftermath<R> {
+    pub next: SagaState,
+    pub commands: Vec<Command>,
+    pub reply: Option<R>,
+}
+
+#[derive(Debug)]
+pub(super) struct UnderWay<R, A> {
+    pub batch: Arc<Batch>,
+    /// By index of the batch's transitions.
+    pub aftermaths: Vec<Aftermath<R>>,
+    /// By index of the batch's appends.
+    pub asked: Vec<Vec<Asked<A>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Commits<R, A> {
+    pub queue: VecDeque<Pending<R>>,
+    pub appends: VecDeque<PendingAppend<A>>,
+    /// Batches to be tried again before anything from the queues.
+    pub again: VecDeque<UnderWay<R, A>>,
+    pub under_way: Option<UnderWay<R, A>>,
+    pub retry_at: Option<Timestamp>,
+    pub stalled: Option<String>,
+    /// Keys of starts that are queued or being committed.
+    keys: BTreeSet<(Arc<str>, String)>,
+}
+
+impl<R, A> Default for Commits<R, A> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            appends: VecDeque::new(),
+            again: VecDeque::new(),
+            under_way: None,
+            retry_at: None,
+            stalled: None,
+            keys: BTreeSet::new(),
+        }
+    }
+}
+
+impl<R, A> Commits<R, A> {
+    pub fn queued(&self) -> usize {
+        self.queue.len() + self.appends.len() + self.again.iter().map(UnderWay::len).sum::<usize>()
+    }
+
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.retry_at
+    }
+
+    pub fn stalled(&self) -> Option<&str> {
+        self.stalled.as_deref()
+    }
+
+    /// Whether something of this shard is queued or being committed.
+    pub fn concern(&self, shard: Shard) -> bool {
+        let mut batches = self.again.iter().chain(&self.under_way);
+        self.queue.iter().any(|pending| pending.transition.shard == shard)
+            || self.appends.iter().any(|pending| pending.append.shard == shard)
+            || batches.any(|under_way| under_way.batch.fences.iter().any(|fence| fence.shard == shard))
+    }
+
+    pub fn holds_key(&self, key: &StartKey) -> bool {
+        self.keys.contains(&(Arc::clone(&key.definition), key.key.clone()))
+    }
+
+    pub fn push(&mut self, pending: Pending<R>) {
+        if let Some(key) = &pending.transition.start_key {
+            self.keys.insert((Arc::clone(&key.definition), key.key.clone()));
+        }
+        self.queue.push_back(pending);
+    }
+
+    pub fn push_append(&mut self, pending: PendingAppend<A>) {
+        self.appends.push_back(pending);
+    }
+
+    /// How many of the queued appends go into the next commit.
+    pub fn appends_that_fit(&self, count_max: usize) -> usize {
+        let (mut events, mut bytes) = (0, 0);
+        let fits = |(index, pending): &(usize, &PendingAppend<A>)| {
+            events += pending.append.events.len();
+            bytes += pending.append.events.iter().map(|event| event.data.get().len()).sum::<usize>();
+            *index == 0 || (events <= APPENDED_EVENTS_MAX && bytes <= APPENDED_BYTES_MAX)
+        };
+        self.appends.iter().take(count_max).enumerate().take_while(fits).count()
+    }
+
+    /// With nothing left to be tried again, no commit would ever show that they get through after all. What is queued
+    /// still goes at the time that was set.
+    pub fn forget_stall(&mut self) {
+        if self.again.is_empty() && self.under_way.is_none() {
+            self.stalled = None;
+            if self.queue.is_empty() && self.appends.is_empty() {
+                self.retry_at = None;
+            }
+        }
+    }
+
+    pub fn settle_key(&mut self, transition: &Transition) {
+        if let Some(key) = &transition.start_key {
+            self.keys.remove(&(Arc::clone(&key.definition), key.key.clone()));
+        }
+    }
+}
+
+impl<R, A> UnderWay<R, A> {
+    pub fn len(&self) -> usize {
+        self.aftermaths.len() + self.asked.len()
+    }
+}
