@@ -1,9 +1,10 @@
 //! The shell around the core: it commits what the core decides, calls whom the core says, and keeps the shards leased.
 //!
 //! [`shell`] is one task that owns the [`Writer`](skald_core::shard::writer::Writer) and carries out its effects; in it,
-//! [`leases`] takes, renews and gives back shards. [`definitions`] is the registry that it reads.
+//! [`leases`] takes, renews and gives back shards, and [`census`] counts sagas. [`definitions`] is the registry that it reads.
 //! Requests reach the shell through [`Engine`], over a bounded channel: a client that leaves cancels only its own wait.
 
+mod census;
 pub mod definitions;
 mod leases;
 mod observe;

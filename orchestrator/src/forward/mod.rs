@@ -274,7 +274,7 @@ impl Router {
             heard = self.wire.send(peer, parcel, &*self.parts.clock) => heard,
             () = self.succeeded(shard, peer) => Heard::Unknown,
         };
-        self.parts.metrics.forwarded(errand.kind(), result(&heard));
+        self.parts.metrics.shards.forwarded(errand.kind(), result(&heard));
         heard
     }
 
