@@ -17,7 +17,7 @@ use std::{
 };
 
 use skald_core::{
-    decide::{Callback, Input, OperatorCommand},
+    decide::{Callback, Input, OperatorCommand, Reported},
     ids::SagaId,
     shard::{
         appends::{AppendRequest, Appended},
@@ -166,6 +166,16 @@ impl Engine {
     /// When the operation is not under way and did not end that way, or this replica cannot take it.
     pub async fn callback(&self, saga: SagaId, callback: Callback) -> Answer {
         self.input(saga, Input::Callback(callback)).await
+    }
+
+    /// Takes participants' word for what they did for a choreographed saga; answers once it is durable, or was before.
+    ///
+    /// # Errors
+    ///
+    /// When one of the operations is not enabled and did not end that way, or this replica cannot take it. Nothing of it
+    /// was written then, except perhaps after `InDoubt`.
+    pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
+        self.input(saga, Input::Reported(reported)).await
     }
 
     /// Appends to a stream that is no saga; answers once the events are durable, or were before.

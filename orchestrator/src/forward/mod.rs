@@ -23,7 +23,7 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use skald_core::{
-    decide::{Callback, OperatorCommand},
+    decide::{Callback, OperatorCommand, Reported},
     ids::{SagaId, Shard},
     shard::{
         appends::{AppendRequest, Appended, shard_of_stream},
@@ -154,6 +154,17 @@ impl Router {
     /// When the operation is not under way and did not end that way, or no replica can take it.
     pub async fn callback(&self, saga: SagaId, callback: Callback) -> Answer {
         let input = InputMessage::Callback(callback);
+        self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
+    }
+
+    /// [`Engine::report`], here or at the owner. It is repeated while it is in doubt.
+    ///
+    /// # Errors
+    ///
+    /// When one of the operations is not enabled and did not end that way, or no replica can take it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
+    pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
+        let input = InputMessage::Report(reported);
         self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
     }
 

@@ -22,6 +22,7 @@ pub async fn handle(
     let answer = match message {
         InputMessage::Operator(command) => app.engine().operate(saga, command).await,
         InputMessage::Callback(callback) => app.engine().callback(saga, callback).await,
+        InputMessage::Report(reported) => app.engine().report(saga, reported).await,
     };
     Ok(answered(&answer))
 }
