@@ -203,6 +203,7 @@ pub fn lease_view(replicas: Vec<(String,)>, shards: Vec<HadShardRecord>) -> Resu
 #[derive(Debug, FromRow)]
 pub struct UnfinishedRecord {
     id: Uuid,
+    mode: String,
     status: String,
     wake_at_us: Option<i64>,
 }
@@ -213,7 +214,8 @@ impl TryFrom<UnfinishedRecord> for Unfinished {
     fn try_from(record: UnfinishedRecord) -> Result<Self, StoreError> {
         let id = SagaId::from_uuid(record.id);
         let status = status(&record.status).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its status")))?;
-        Ok(Self { id, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
+        let mode = mode(&record.mode).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its mode")))?;
+        Ok(Self { id, mode, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
     }
 }
 
