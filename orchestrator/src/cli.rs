@@ -10,7 +10,7 @@ use skald_core::{event::Mode, time::Millis};
 
 use crate::{
     commands::FaultMix,
-    config::{DatabaseUrl, Flags},
+    config::{Flags, ServerUrl},
 };
 
 /// Runs business transactions that span services, and undoes what must be undone.
@@ -84,13 +84,16 @@ pub struct ServeArgs {
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
     /// Address and port of the API [key: server.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
     /// Do not bring the database's tables up to date at start [key: database.migrate]
     #[arg(long)]
     pub no_migrate: bool,
+    /// Publish events to Redis Streams too: redis://HOST:PORT [key: bus.url]
+    #[arg(long, value_name = "URL")]
+    pub bus: Option<ServerUrl>,
     /// A folder of saga definitions to register; may be repeated [key: definitions.folders]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
@@ -102,7 +105,7 @@ pub struct MigrateArgs {
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
 }
 
 #[derive(Debug, Args)]
@@ -121,7 +124,7 @@ pub struct VerifyArgs {
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
     /// Also read the ledger of every configured participant (GET /ledger) and hold ended sagas against it
     #[arg(long)]
     pub participants: bool,
@@ -208,6 +211,7 @@ impl ServeArgs {
             database_url: self.database_url.clone(),
             listen: self.listen,
             migrate: self.no_migrate.then_some(false),
+            bus: self.bus.clone(),
             definitions: self.definitions.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use std::{net::TcpListener, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use skald_participants::{Kind, Service, ServiceOptions};
+use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -34,6 +34,12 @@ struct Arguments {
     /// How long idempotency keys are kept, e.g. 720h; for ever unless given.
     #[arg(long, value_parser = parse_duration)]
     key_retention: Option<Duration>,
+    /// Skald's URL: takes part in its choreographed sagas, e.g. http://127.0.0.1:7070.
+    #[arg(long)]
+    skald_url: Option<String>,
+    /// Where to take the events of choreographed sagas from: redis://HOST, or Skald itself unless given.
+    #[arg(long, requires = "skald_url")]
+    bus: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -53,8 +59,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { service: kind, listen, database_url, faults, workers, hold_grace, sweep_every, key_retention } =
-        arguments;
+    let Arguments { service: kind, listen, database_url, faults, workers, .. } = arguments;
+    let Arguments { hold_grace, sweep_every, key_retention, skald_url, bus, .. } = arguments;
     anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
     let listener = TcpListener::bind(&listen).map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -64,6 +70,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         hold_grace,
         sweep_every,
         key_retention,
+        skald: skald_url.map(|url| SkaldOptions { bus, ..SkaldOptions::new(url) }),
         ..ServiceOptions::new(listener, database_url)
     };
     let service = Service::start(kind, options).await?;

@@ -13,7 +13,7 @@ use skald_participants::{Kind, Service as Participant, ServiceOptions};
 use super::{demo, logging, serve::bind, service::Service};
 use crate::{
     cli::DevArgs,
-    config::{Config, DatabaseUrl, Log, Participant as ParticipantConfig},
+    config::{Config, Log, Participant as ParticipantConfig, ServerUrl},
 };
 
 const CHECKOUT: &str = include_str!("../../../definitions/checkout.yaml");
@@ -29,7 +29,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     ];
     super::runtime()?.block_on(async {
         let mut config = Config::default();
-        config.database.url = DatabaseUrl::new(sqlite_url(&args.data_dir, "skald"));
+        config.database.url = ServerUrl::new(sqlite_url(&args.data_dir, "skald"));
         let mut participants = Vec::new();
         for (kind, listener) in services {
             let participant = start_participant(kind, listener, &args.data_dir).await?;

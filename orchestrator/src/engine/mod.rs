@@ -18,7 +18,7 @@ use std::{
 };
 
 use skald_core::{
-    decide::{Callback, Input, OperatorCommand},
+    decide::{Callback, Input, OperatorCommand, Reported},
     ids::SagaId,
     shard::{
         appends::{AppendRequest, Appended},
@@ -169,6 +169,15 @@ impl Engine {
         self.input(saga, Input::Callback(callback)).await
     }
 
+    /// Takes participants' word for how their operations of a choreographed saga ended; answers once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// When a report does not fit the saga's state, or this replica cannot take it.
+    pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
+        self.input(saga, Input::Reported(reported)).await
+    }
+
     /// Appends to a stream that is no saga; answers once the events are durable, or were before.
     ///
     /// # Errors
@@ -182,7 +191,6 @@ impl Engine {
     /// Counts the commits of this replica that were applied: who reads the log at its end waits for the next one. Those
     /// of other replicas are not counted. Ends with the engine.
     #[must_use]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }

@@ -48,7 +48,7 @@ fn forwarded(registry: &Registry) -> [[IntCounter; ForwardedResult::ALL.len()]; 
 
 label! {
     /// What is sent to the owner of a shard.
-    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback", Append = "append" }
+    ForwardedKind { Start = "start", Operator = "operator", Callback = "callback", Report = "report", Append = "append" }
 }
 
 label! {
