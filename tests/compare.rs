@@ -91,9 +91,8 @@ fn order_number(saga: &Value) -> Option<u64> {
 
 #[rstest]
 #[tokio::test]
-#[ignore = "the participants that the harness starts do not take part in choreographed sagas"]
 async fn both_modes_end_the_same_orders_the_same_13(#[values(Sqlite, Postgres)] backend: Backend) {
-    let world = Deployment::start(backend).await;
+    let world = Deployment::choreographed(backend, None).await;
     let folder = Folder::new();
     let json = folder.path().join("c.json");
     let ended = run(&folder, compare(&world, &[]).arg("--json").arg(&json)).await;
