@@ -9,7 +9,11 @@ use crate::{
 };
 use rstest::rstest;
 use serde_json::{Value, json};
-use skald_core::state::Status;
+use skald_core::{
+    decide::{Input, OperatorAction, OperatorCommand},
+    state::Status,
+    time::Millis,
+};
 use skald_participants::{Kind, SkaldOptions};
 use uuid::Uuid;
 
@@ -143,6 +147,76 @@ async fn an_order_that_comes_first_is_confirmed_or_cancelled(#[values(Bus::Http,
     assert_eq!(shop.effects(unpaid).await[2], ["action order_placed", "compensation order_cancelled"]);
     assert_eq!(shop.types(blocked), ["OrderFirstInitiated", "OrderCreationFailed", "SagaFailed", "OrderFirstFailed"]);
     assert_eq!(shop.catalog.stock("s-main", "p-1").await, (998, 0, 2));
+}
+
+fn operator(action: OperatorAction) -> Input {
+    Input::Operator(OperatorCommand {
+        actor: "o-1".to_owned(),
+        reason: "a test".to_owned(),
+        request_id: None,
+        correlation_id: None,
+        expected_revision: None,
+        action,
+    })
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_its_saga_goes_on_without_is_undone(#[values(Bus::Http, Bus::Redis)] bus: Bus) {
+    let shop = Shop::open(bus, Backend::Sqlite).await;
+    shop.catalog.set_faults(json!({"reserve": {"delay": {"rate": 1, "ms": 700}}})).await;
+    let saga = shop.store.begin("checkout", &order("c-1", "p-1", "tok_ok"));
+    eventually("the reservation begins", async || shop.types(saga).contains(&"StockVerified".to_owned()).then_some(()))
+        .await;
+    // Past the deadline, silent for as long again, and given up by an operator.
+    shop.store.input(saga, Input::Tick, Millis(130_000));
+    shop.store.input(saga, Input::Tick, Millis(600_000));
+    shop.store.input(saga, operator(OperatorAction::Abandon), Millis(600_000));
+    assert_eq!(shop.ended(saga).await, Status::Abandoned);
+    let effects = async || {
+        let effects = shop.catalog.effects(saga).await;
+        (effects == ["action stock_reserved", "compensation stock_released"]).then_some(())
+    };
+    eventually("the stock is given back", effects).await;
+    assert_eq!(shop.types(saga).last().unwrap(), "SagaAbandoned");
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn past_the_deadline_what_hangs_is_cancelled(
+    #[values(Bus::Http, Bus::Redis)] bus: Bus,
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let shop = Shop::open(bus, backend).await;
+    shop.sales.set_faults(json!({"payments": {"hang": 1}})).await;
+    let saga = shop.store.begin("checkout", &order("c-1", "p-1", "tok_ok"));
+    eventually("the payment is due", async || shop.types(saga).contains(&"StockReserved".to_owned()).then_some(()))
+        .await;
+    shop.store.input(saga, Input::Tick, Millis(130_000));
+    assert_eq!(shop.ended(saga).await, Status::Compensated);
+    let effects = [vec!["action stock_reserved", "compensation stock_released"], vec![], vec![]];
+    assert_eq!(shop.effects(saga).await, effects);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_done_yet_is_done_later_and_holds_nothing_back() {
+    let shop = Shop::open(Bus::Http, Backend::Sqlite).await;
+    shop.sales.set_faults(json!({"payments": {"error_500": 1}})).await;
+    let saga = shop.store.begin("checkout", &order("c-1", "p-1", "tok_ok"));
+    eventually("the payment is due", async || shop.types(saga).contains(&"StockReserved".to_owned()).then_some(()))
+        .await;
+    eventually("its event is settled all the same", async || {
+        let metrics = shop.sales.get("/metrics").await;
+        let metrics = metrics.as_str().unwrap();
+        let consumed = r#"events_consumed_total{consumer="reactor-sales",mode="choreographed",result="done""#;
+        let line = metrics.lines().find(|line| line.starts_with(consumed))?;
+        line.ends_with(" 3").then_some(())
+    })
+    .await;
+    let other = shop.store.begin("checkout", &order("c-1", "p-5", "tok_ok"));
+    assert_eq!(shop.ended(other).await, Status::Compensated, "there are no kettles");
+    shop.sales.set_faults(json!({})).await;
+    assert_eq!(shop.ended(saga).await, Status::Completed);
 }
 
 /// Many sagas under every fault of the services, with a store that fails and loses answers, and services that die.

@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     answer::Failure,
-    bus::{Delivery, Settled, Settlement, Source},
+    bus::{Delivery, Settled, Source},
     db::Db,
     events::{Client, Event},
     intake::{Handler, Intake, IntakeOptions},
@@ -104,10 +104,10 @@ impl<H> Handler for Applier<H>
 where
     H: for<'a> Fn(&'a mut Tx, Arc<Event>) -> TxFuture<'a, ()> + Send + Sync + 'static,
 {
-    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settlement> {
-        let mut settlements = Vec::with_capacity(deliveries.len());
+    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settled> {
+        let mut all = Vec::with_capacity(deliveries.len());
         let mut failed: Option<u64> = None;
-        for Delivery { event, receipt, .. } in deliveries {
+        for Delivery { event, .. } in deliveries {
             let settled = match failed {
                 Some(version) => Settled::Failed(format!("version {version} of the stream failed before it")),
                 None => match self.deliver(&event).await {
@@ -123,9 +123,9 @@ where
                 },
             };
             self.observer.consumed(&self.name, &event, &settled);
-            settlements.push(Settlement { receipt, settled });
+            all.push(settled);
         }
-        settlements
+        all
     }
 }
 

@@ -43,9 +43,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// What is done with events.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Handles deliveries of one stream, in the order given. What it leaves out of its answer counts as failed.
-    fn handle(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Settlement>> + Send;
+    /// Handles deliveries of one stream, in the order given, and says what became of each; those that it leaves out have
+    /// failed.
+    fn handle(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Settled>> + Send;
 }
+
+/// Shard and position: what an event is known by, however often it is delivered.
+type Place = (u16, i64);
 
 /// Runs until told to stop, or dropped.
 pub(crate) struct Intake<H> {
@@ -54,9 +58,11 @@ pub(crate) struct Intake<H> {
     options: IntakeOptions,
     permits: Arc<Semaphore>,
     lanes: Lanes<Delivery>,
-    tasks: JoinSet<Vec<Settlement>>,
-    at_work: HashMap<Id, (Arc<str>, Vec<Receipt>)>,
-    unsettled: usize,
+    tasks: JoinSet<Vec<Settled>>,
+    at_work: HashMap<Id, (Arc<str>, Vec<Place>)>,
+    /// Every event that waits or is being handled, with all receipts that came for it: one that comes again meanwhile is
+    /// not handled again, or a lease that is too short would make the work grow without end.
+    in_hand: HashMap<Place, Vec<Receipt>>,
     settlements: Vec<Settlement>,
     /// When the oldest of them was made.
     settled_at: Option<Instant>,
@@ -75,7 +81,7 @@ impl<H: Handler> Intake<H> {
             lanes: Lanes::default(),
             tasks: JoinSet::new(),
             at_work: HashMap::new(),
-            unsettled: 0,
+            in_hand: HashMap::new(),
             settlements: Vec::new(),
             settled_at: None,
         }
@@ -90,7 +96,7 @@ impl<H: Handler> Intake<H> {
         let mut next_poll = Instant::now();
         let mut polling: Option<JoinHandle<Polled>> = None;
         loop {
-            let room = self.options.unsettled_max.saturating_sub(self.unsettled);
+            let room = self.options.unsettled_max.saturating_sub(self.in_hand.len());
             let may_poll = polling.is_none() && room > 0;
             let settle_at = self.settled_at.map(|at| at + SETTLE_WITHIN);
             tokio::select! {
@@ -157,10 +163,14 @@ impl<H: Handler> Intake<H> {
     }
 
     fn accept(&mut self, deliveries: Vec<Delivery>) {
-        self.unsettled += deliveries.len();
         let mut started: Vec<Arc<str>> = Vec::new();
         for delivery in deliveries {
             let event = delivery.event.clone();
+            let receipts = self.in_hand.entry((event.shard, event.position)).or_default();
+            receipts.push(delivery.receipt.clone());
+            if receipts.len() > 1 {
+                continue;
+            }
             if self.lanes.push(&event.stream, delivery) {
                 started.push(event.stream.as_str().into());
             }
@@ -175,34 +185,28 @@ impl<H: Handler> Intake<H> {
         if deliveries.is_empty() {
             return;
         }
-        let receipts = deliveries.iter().map(|delivery| delivery.receipt.clone()).collect();
+        let places = deliveries.iter().map(|delivery| (delivery.event.shard, delivery.event.position)).collect();
         let (handler, permits) = (self.handler.clone(), self.permits.clone());
         let task = self.tasks.spawn(async move {
             let _permit = permits.acquire().await;
             handler.handle(deliveries).await
         });
-        self.at_work.insert(task.id(), (stream, receipts));
+        self.at_work.insert(task.id(), (stream, places));
     }
 
-    fn ended(&mut self, ended: Result<(Id, Vec<Settlement>), JoinError>) {
-        let (task, settlements) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                tracing::error!(%error, "a handler of events panicked");
-                (error.id(), Vec::new())
-            }
-        };
-        let Some((stream, receipts)) = self.at_work.remove(&task) else { return };
-        self.unsettled -= receipts.len();
-        if settlements.len() < receipts.len() {
-            let failed = |receipt: &Receipt| !settlements.iter().any(|settled| settled.receipt == *receipt);
-            let missing = receipts.into_iter().filter(failed).map(|receipt| Settlement {
-                receipt,
-                settled: Settled::Failed("the handler did not come to an end".to_owned()),
-            });
-            self.settlements.extend(missing.collect::<Vec<_>>());
+    fn ended(&mut self, ended: Result<(Id, Vec<Settled>), JoinError>) {
+        let (task, settled) = ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "a handler of events panicked");
+            (error.id(), Vec::new())
+        });
+        let Some((stream, places)) = self.at_work.remove(&task) else { return };
+        let left_out = || Settled::Failed("the handler did not come to an end".to_owned());
+        for (place, settled) in places.into_iter().zip(settled.into_iter().chain(std::iter::repeat_with(left_out))) {
+            let receipts = self.in_hand.remove(&place).unwrap_or_default();
+            self.put_back(
+                receipts.into_iter().map(|receipt| Settlement { receipt, settled: settled.clone() }).collect(),
+            );
         }
-        self.put_back(settlements);
         self.work_on(stream);
     }
 

@@ -74,7 +74,7 @@ impl Running {
         Self::start_on(kind, TestDatabase::create(backend).await, Box::new(adapt)).await
     }
 
-    async fn start_on(kind: Kind, database: TestDatabase, adapt: Adapt) -> Self {
+    pub async fn start_on(kind: Kind, database: TestDatabase, adapt: Adapt) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut options = ServiceOptions::new(listener, database.url.clone());
         adapt(&mut options);
@@ -198,5 +198,5 @@ pub async fn eventually<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }

@@ -30,13 +30,13 @@ use tokio::{
 
 use self::{
     sagas::{Known, Sagas},
-    unfinished::Unfinished,
+    unfinished::{Unfinished, Why},
 };
 use crate::{
     answer::Answer,
     backoff::Backoff,
     barrier::{Barrier, Tell},
-    bus::{Delivery, Filter, Settled, Settlement, Source},
+    bus::{Delivery, Filter, Settled, Source},
     call::CallContext,
     events::Client,
     gate::Gate,
@@ -91,9 +91,8 @@ pub struct Reacting {
     stopping: watch::Sender<bool>,
 }
 
-/// After so long what is done for a saga counts as slow: its events are settled, and it is looked at again later.
+/// After so long what is done for a saga counts as slow: its events are settled, and it is written down.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
-const SLOW_LOOK: Duration = Duration::from_secs(30);
 /// Sagas that are slow at once, before others have to wait for them.
 const SLOW_MAX: usize = 500;
 
@@ -190,18 +189,16 @@ struct Looking(Arc<Core>);
 impl Handler for Looking {
     /// Whatever comes of it, the events are done: what is owed is derived from the stream, and remembered if it could not
     /// be done.
-    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settlement> {
+    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settled> {
         let Some(first) = deliveries.first() else { return Vec::new() };
         let (core, stream) = (self.0.clone(), first.event.stream.clone());
-        // Handed out before: somebody may have got further meanwhile.
-        let anew = deliveries.iter().any(|delivery| delivery.tries > 1);
         let (looking, at, came) = (core.clone(), stream.clone(), deliveries.clone());
-        let mut look = Box::pin(async move { looking.look_and_note(&at, &came, anew).await });
+        let mut look = Box::pin(async move { looking.look_and_note(&at, &came, false).await });
         if tokio::time::timeout(SLOW_AFTER, &mut look).await.is_err() {
             // What is slow must not outlast the lease of its events: the saga is written down, which does as well.
             match core.slow.clone().try_acquire_owned() {
                 Ok(permit) => {
-                    core.remember(&stream, NotNow { reason: "still at it".to_owned(), after: Some(SLOW_LOOK) }).await;
+                    core.remember(&stream, Why::Slow).await;
                     tokio::spawn(async move {
                         look.await;
                         drop(permit);
@@ -210,11 +207,10 @@ impl Handler for Looking {
                 Err(_) => look.await,
             }
         }
-        let settle = |Delivery { event, receipt, .. }: Delivery| {
-            core.observer.consumed(&core.consumer, &event, &Settled::Done);
-            Settlement { receipt, settled: Settled::Done }
-        };
-        deliveries.into_iter().map(settle).collect()
+        deliveries
+            .iter()
+            .for_each(|Delivery { event, .. }| core.observer.consumed(&core.consumer, event, &Settled::Done));
+        vec![Settled::Done; deliveries.len()]
     }
 }
 
@@ -223,7 +219,7 @@ impl Core {
     async fn look_and_note(&self, stream: &str, deliveries: &[Delivery], anew: bool) {
         match self.look(stream, deliveries, anew).await {
             Ok(()) => self.unfinished.finished(stream).await,
-            Err(not_now) => self.remember(stream, not_now).await,
+            Err(not_now) => self.remember(stream, Why::NotNow(not_now)).await,
         }
     }
 
@@ -259,10 +255,9 @@ impl Core {
     }
 
     /// Remembers a saga that is to be looked at again, for as long as it takes.
-    async fn remember(&self, stream: &str, not_now: NotNow) {
-        tracing::debug!(stream, reason = not_now.reason, "a saga is to be looked at again");
+    async fn remember(&self, stream: &str, why: Why) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        while let Err(error) = self.unfinished.put(stream, &not_now).await {
+        while let Err(error) = self.unfinished.put(stream, &why).await {
             tracing::warn!(%error, stream, "what is unfinished can't be written down now");
             tokio::time::sleep(backoff.pause()).await;
         }

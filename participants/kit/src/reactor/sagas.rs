@@ -66,7 +66,8 @@ impl Sagas {
         let kept = self.known.lock().unwrap_or_else(PoisonError::into_inner).take(stream);
         let mut known = match (kept, deliveries.first()) {
             (Some(known), _) => known,
-            (None, Some(Delivery { event, .. })) if event.version == 1 => self.begin(event).await?,
+            // Handed out before, it is probably not the last one by now.
+            (None, Some(Delivery { event, tries: 1, .. })) if event.version == 1 => self.begin(event).await?,
             (None, _) => self.read(stream).await?,
         };
         if anew {

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Core, NotNow};
-use crate::{Failure, backoff::stopped, db::Db, params};
+use crate::{Failure, backoff::stopped, db::Db, params, tx::Tx};
 
 const TABLES: &[&str] = &["CREATE TABLE IF NOT EXISTS saga_unfinished (
          stream TEXT NOT NULL PRIMARY KEY, tries BIGINT NOT NULL, next_at_us BIGINT NOT NULL, reason TEXT NOT NULL
@@ -29,6 +29,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const AT_ONCE_MAX: usize = 64;
 /// More than are looked at at once: some of them are.
 const DUE_MAX: i64 = 100;
+
+/// Why a saga is written down.
+#[derive(Debug)]
+pub(super) enum Why {
+    NotNow(NotNow),
+    /// It is still being looked at: in case that this process does not come to an end with it.
+    Slow,
+}
 
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -45,22 +53,16 @@ impl Unfinished {
     }
 
     /// Writes a saga down, or puts it off again.
-    pub(super) async fn put(&self, stream: &str, not_now: &NotNow) -> Result<(), Failure> {
-        let (name, reason, after) = (stream.to_owned(), not_now.reason.clone(), not_now.after.unwrap_or_default());
-        let put = self.db.transaction(move |tx| {
-            Box::pin(async move {
-                let sql = "INSERT INTO saga_unfinished (stream, tries, next_at_us, reason) VALUES ($1, 1, 0, $2)
-                           ON CONFLICT (stream) DO UPDATE SET tries = saga_unfinished.tries + 1, reason = excluded.reason
-                           RETURNING tries";
-                let row = tx.row(sql, params![&name, reason]).await?.ok_or(sqlx::Error::RowNotFound)?;
-                let doublings = u32::try_from(row.get::<i64>("tries")? - 1).unwrap_or(u32::MAX).min(16);
-                let pause = PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX).max(after);
-                let next_at_us = Utc::now().timestamp_micros() + i64::try_from(pause.as_micros()).unwrap_or(i64::MAX / 2);
-                let sql = "UPDATE saga_unfinished SET next_at_us = $2 WHERE stream = $1";
-                Ok(tx.execute(sql, params![name, next_at_us]).await.map(drop)?)
-            })
-        });
-        put.await?;
+    pub(super) async fn put(&self, stream: &str, why: &Why) -> Result<(), Failure> {
+        let name = stream.to_owned();
+        let work = match why {
+            Why::NotNow(NotNow { reason, after }) => {
+                let (reason, after) = (reason.clone(), after.unwrap_or_default());
+                self.db.transaction(move |tx| Box::pin(async move { put_off(tx, &name, &reason, after).await })).await
+            }
+            Why::Slow => self.db.transaction(move |tx| Box::pin(async move { note(tx, &name).await })).await,
+        };
+        work?;
         self.listed().insert(stream.to_owned());
         self.added.notify_one();
         Ok(())
@@ -101,6 +103,29 @@ impl Unfinished {
     fn listed(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// After the next pause, which is longer than the one before.
+async fn put_off(tx: &mut Tx, stream: &str, reason: &str, after: Duration) -> Result<(), Failure> {
+    let sql = "INSERT INTO saga_unfinished (stream, tries, next_at_us, reason) VALUES ($1, 1, 0, $2)
+               ON CONFLICT (stream) DO UPDATE SET tries = saga_unfinished.tries + 1, reason = excluded.reason
+               RETURNING tries";
+    let row = tx.row(sql, params![stream, reason]).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let doublings = u32::try_from(row.get::<i64>("tries")? - 1).unwrap_or(0).min(16);
+    let pause = PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX).max(after);
+    let sql = "UPDATE saga_unfinished SET next_at_us = $2 WHERE stream = $1";
+    Ok(tx.execute(sql, params![stream, from_now_us(pause)]).await.map(drop)?)
+}
+
+/// At some time, unless it is down for an earlier one.
+async fn note(tx: &mut Tx, stream: &str) -> Result<(), Failure> {
+    let sql = "INSERT INTO saga_unfinished (stream, tries, next_at_us, reason) VALUES ($1, 0, $2, 'it takes long')
+               ON CONFLICT (stream) DO NOTHING";
+    Ok(tx.execute(sql, params![stream, from_now_us(PAUSE_MAX)]).await.map(drop)?)
+}
+
+fn from_now_us(pause: Duration) -> i64 {
+    Utc::now().timestamp_micros() + i64::try_from(pause.as_micros()).unwrap_or(i64::MAX / 2)
 }
 
 /// Looks at unfinished sagas again, until told to stop.
