@@ -36,6 +36,8 @@ pub(crate) const PAYMENT_NOT_FOUND: ProblemKind = row(422, "payment_not_found", 
 pub(crate) const CUSTOMER_BLOCKED: ProblemKind = row(422, "customer_blocked", "The customer is blocked");
 pub(crate) const ORDER_EXISTS: ProblemKind = row(422, "order_exists", "The order exists already");
 pub(crate) const ORDER_NOT_FOUND: ProblemKind = row(422, "order_not_found", "There is no such order");
+pub(crate) const ORDER_NOT_PENDING: ProblemKind = row(422, "order_not_pending", "The order is not pending");
+pub(crate) const ORDER_CANCELLED: ProblemKind = row(422, "order_cancelled", "The order is cancelled");
 pub(crate) const REFUSED_BY_FAULT: ProblemKind =
     row(422, "refused_by_fault", "Refused on purpose, to demonstrate a refusal");
 

@@ -35,7 +35,7 @@ struct Arguments {
     /// How long idempotency keys are kept, e.g. 720h; for ever unless given.
     #[arg(long, value_parser = parse_duration)]
     key_retention: Option<Duration>,
-    /// Workers: Skald's URL, e.g. http://127.0.0.1:7070.
+    /// Skald's URL, e.g. http://127.0.0.1:7070: a service takes part in its choreographed sagas, a worker needs its events.
     #[arg(long)]
     skald_url: Option<String>,
     /// Where to take events from: redis://HOST, or Skald itself unless given.
@@ -94,7 +94,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, .. } = arguments;
+    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, skald_url, bus, .. } =
+        arguments;
     anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
     let mut terminate = signal(SignalKind::terminate())?;
     let options = ServiceOptions {
@@ -103,6 +104,7 @@ async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyho
         hold_grace,
         sweep_every,
         key_retention,
+        skald: skald_url.map(|url| SkaldOptions { bus, ..SkaldOptions::new(url) }),
         ..ServiceOptions::new(listener, database_url)
     };
     let service = Service::start(kind, options).await?;
@@ -119,7 +121,7 @@ async fn work(kind: WorkerKind, listener: TcpListener, arguments: Arguments) -> 
     let options = WorkerOptions {
         listener,
         database_url,
-        skald: SkaldOptions { url, bus },
+        skald: SkaldOptions { bus, ..SkaldOptions::new(url) },
         smtp: smtp.map(|url| SmtpOptions { url, from: smtp_from }),
         http_threads: usize::from(workers),
     };

@@ -190,7 +190,9 @@ impl Db {
         }
     }
 
-    pub(crate) fn is_postgres(&self) -> bool {
+    /// For statements that the two databases spell differently.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
         matches!(self.engine, Engine::Postgres(_))
     }
 

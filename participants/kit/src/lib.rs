@@ -11,6 +11,10 @@
 //! - key, effect, answer and ledger entry are committed in one local transaction, so a crash leaves
 //!   either all of them or none.
 //!
+//! A participant of choreographed sagas is not called: its [`reactor`] follows the sagas' events and does what it owes, and
+//! an [`outbox`] tells of it. A [`Consumer`] has a handler applied to each event once. Both take events from Skald's
+//! consumer groups or from Redis ([`bus`]).
+//!
 //! The kit knows SQLite and PostgreSQL ([`Db`]), and no web framework: it takes a method, a path,
 //! headers and bytes, and gives an [`Answer`].
 //!
@@ -57,6 +61,7 @@ mod lanes;
 pub mod ledger;
 mod observer;
 pub mod outbox;
+pub mod reactor;
 mod recent;
 mod record;
 mod sql;

@@ -11,12 +11,10 @@
 mod audit;
 mod metrics;
 mod notification;
-mod source;
 mod views;
 mod worker;
 
 pub use self::{
     notification::SmtpOptions,
-    source::SkaldOptions,
     worker::{Worker, WorkerError, WorkerKind, WorkerOptions},
 };

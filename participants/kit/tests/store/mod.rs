@@ -5,6 +5,7 @@
 
 pub mod groups;
 mod http;
+pub mod sagas;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,6 +17,7 @@ use std::{
 
 use chrono::Utc;
 use serde_json::{Value, json};
+use skald_core::definition::Definition;
 use tokio::sync::watch;
 
 use self::groups::Group;
@@ -49,6 +51,8 @@ pub struct Data {
     pub groups: HashMap<String, Group>,
     /// Event types that are refused with 409.
     pub refused_types: HashSet<String>,
+    pub definitions: Vec<Arc<Definition>>,
+    pub sagas: HashMap<String, sagas::Saga>,
     redis: Option<redis::aio::MultiplexedConnection>,
 }
 
@@ -100,7 +104,8 @@ impl Store {
     /// From now on everything is published to this Redis too, and what there is already.
     pub async fn publish_to(&self, url: &str) {
         let connect = redis::Client::open(url).unwrap();
-        let mut connection = connect.get_multiplexed_async_connection().await.unwrap();
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        let mut connection = connect.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let () = redis::cmd("SET").arg("skald:shards").arg(SHARDS).query_async(&mut connection).await.unwrap();
         self.data().redis = Some(connection);
         let inner = self.inner.clone();
@@ -123,10 +128,14 @@ impl Inner {
         if expected != "any" && expected.as_u64() != Some(indexes.len() as u64) {
             return Err((409, "version_conflict"));
         }
-        for event in events {
-            let mut shown = event.clone();
-            shown["id"] = event["event_id"].clone();
-            data.push(stream, shown);
+        if data.sagas.contains_key(stream) {
+            data.report(stream, events)?;
+        } else {
+            for event in events {
+                let mut shown = event.clone();
+                shown["id"] = event["event_id"].clone();
+                data.push(stream, shown);
+            }
         }
         let version = data.streams[stream].len() as u64;
         drop(data);
@@ -156,6 +165,20 @@ impl Inner {
 }
 
 impl Data {
+    /// Events from an index of the log on, and the index to go on from.
+    pub fn page(&self, start: usize, limit: usize, category: Option<&str>) -> (Vec<Value>, usize) {
+        let mut items = Vec::new();
+        for (index, event) in self.log.iter().enumerate().skip(start) {
+            if items.len() == limit {
+                return (items, index);
+            }
+            if category.is_none_or(|category| event["category"] == category) {
+                items.push(event.clone());
+            }
+        }
+        (items, self.log.len().max(start))
+    }
+
     /// Puts an event with `id`, `type` and `data` at the end of its stream.
     pub fn push(&mut self, stream: &str, mut event: Value) {
         let shard =

@@ -12,8 +12,11 @@ use skald_kit::{
     params,
 };
 
-use super::{metrics::Metrics, source, worker::WorkerError};
-use crate::{SkaldOptions, http::resource};
+use super::{metrics::Metrics, worker::WorkerError};
+use crate::{
+    choreography::{SkaldOptions, source},
+    http::resource,
+};
 
 const NAME: &str = "audit";
 
@@ -49,7 +52,7 @@ pub(super) async fn start(
     let options = ConsumerOptions {
         name: NAME.to_owned(),
         db: db.clone(),
-        source: source::of_group(skald, &client, NAME, Filter::default())?,
+        source: source(skald, &client, NAME, Filter::default())?,
         client,
         observer: metrics,
         intake: IntakeOptions::default(),

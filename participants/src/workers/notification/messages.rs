@@ -13,9 +13,9 @@ pub(super) enum Kind {
 /// Which events are told of. In both modes they have the same names; other events say nothing to customers.
 const TELLING: [(&str, Kind); 5] = [
     ("CheckoutSucceeded", Kind::OrderConfirmed),
-    ("OrderCreated", Kind::OrderConfirmed),
+    ("OrderFirstSucceeded", Kind::OrderConfirmed),
     ("CheckoutFailed", Kind::OrderFailed),
-    ("OrderCreationFailed", Kind::OrderFailed),
+    ("OrderFirstFailed", Kind::OrderFailed),
     ("PaymentRefunded", Kind::PaymentRefunded),
 ];
 
@@ -70,7 +70,7 @@ mod tests {
         let text = |type_name: &str, data: Value| Kind::of_event(type_name).map(|kind| kind.text("o-1", &data, None).1);
         let confirmed = text("CheckoutSucceeded", json!({"output": {"order_id": "o-1", "total": 3905}}));
         assert_eq!(confirmed.unwrap(), "Your order o-1 is confirmed. The total is 39.05.\n");
-        assert_eq!(text("OrderCreated", json!({"output": null})).unwrap(), "Your order o-1 is confirmed.\n");
+        assert_eq!(text("OrderFirstSucceeded", json!({"output": null})).unwrap(), "Your order o-1 is confirmed.\n");
         assert_eq!(text("StockReserved", json!({})), None);
         let (_, failed) = Kind::OrderFailed.text("o-1", &Value::Null, Some("the card was declined"));
         assert!(failed.contains("nothing is charged. The reason: the card was declined."), "{failed}");

@@ -18,8 +18,11 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::smtp::{SmtpError, SmtpOptions};
 use self::{record::Recorder, smtp::Mailer};
-use super::{metrics::Metrics, source, worker::WorkerError};
-use crate::{SkaldOptions, http::resource};
+use super::{metrics::Metrics, worker::WorkerError};
+use crate::{
+    choreography::{SkaldOptions, source},
+    http::resource,
+};
 
 const NAME: &str = "notification";
 
@@ -74,7 +77,7 @@ impl Notification {
         let options = ConsumerOptions {
             name: NAME.to_owned(),
             db: db.clone(),
-            source: source::of_group(skald, &client, NAME, Filter { kinds, ..Filter::default() })?,
+            source: source(skald, &client, NAME, Filter { kinds, ..Filter::default() })?,
             client,
             observer: metrics.clone(),
             intake: IntakeOptions::default(),
