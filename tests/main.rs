@@ -10,6 +10,7 @@ mod bad_input;
 mod chaos;
 mod checkout;
 mod command_line;
+mod compare;
 mod crashes;
 mod definitions;
 mod faults;

@@ -5,6 +5,7 @@ mod commits;
 mod differential;
 pub mod dump;
 pub mod fixture;
+mod forms;
 mod leases;
 mod lifecycle;
 mod lists;
@@ -66,6 +67,7 @@ on_both! {
     replicas::only_what_was_taken_from_the_dead_counts_as_died,
     replicas::a_view_shows_what_is_free_and_what_is_mine,
     replicas::two_machines_share_the_shards_fairly,
+    forms::events_are_written_in_the_newest_form_and_read_in_any,
     reads::events_are_read_from_a_version_on,
     reads::streams_come_in_the_order_asked_for,
     reads::unfinished_sagas_are_paged_by_id,
