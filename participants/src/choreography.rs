@@ -9,7 +9,7 @@ use actix_web::web;
 use async_trait::async_trait;
 use skald_kit::{
     Answer, IntakeOptions,
-    bus::{GroupOptions, HttpGroup, RedisGroup, RedisOptions, Source, SourceError},
+    bus::{Filter, GroupOptions, HttpGroup, RedisGroup, RedisOptions, Source, SourceError},
     events::{Client, ClientError},
     outbox::{Relay, RelayOptions},
     reactor::{LocalCall, Operations, Reacting, Reactor, ReactorOptions, Teller},
@@ -67,7 +67,7 @@ impl Choreography {
         shared: Arc<Shared>,
     ) -> Result<Self, ChoreographyError> {
         let client = Client::new(&options.url)?;
-        let source = source(options, &client, shared.service)?;
+        let source = source(options, &client, &format!("reactor-{}", shared.service), Reactor::filter())?;
         let (barrier, observer) = (shared.barrier.clone(), Arc::new(shared.metrics.clone()));
         let reactor = Reactor::new(ReactorOptions {
             service: shared.service.to_owned(),
@@ -90,9 +90,14 @@ impl Choreography {
     }
 }
 
-fn source(options: &SkaldOptions, client: &Client, service: &str) -> Result<Arc<dyn Source>, SourceError> {
-    let (group, consumer) = (format!("reactor-{service}"), format!("{service}-{}", Uuid::new_v4()));
-    let (filter, lease) = (Reactor::filter(), options.lease);
+/// A member of a consumer group, wherever the events are to come from. Processes with the same group share them.
+pub(crate) fn source(
+    options: &SkaldOptions,
+    client: &Client,
+    group: &str,
+    filter: Filter,
+) -> Result<Arc<dyn Source>, SourceError> {
+    let (consumer, lease) = (format!("{group}-{}", Uuid::new_v4()), options.lease);
     Ok(match &options.bus {
         None => {
             let options = GroupOptions { filter, lease, ..GroupOptions::new(group, consumer) };

@@ -48,6 +48,9 @@ pub(crate) const STOCK_TOO_LOW: ProblemKind = row(422, "stock_too_low", "Less is
 pub(crate) const STOCK_TOO_HIGH: ProblemKind = row(422, "stock_too_high", "More than a shelf can hold");
 pub(crate) const CREDIT_IN_USE: ProblemKind = row(422, "credit_in_use", "More than the new credit is spent already");
 
+// What a worker refuses.
+pub(crate) const PROJECTION_BUSY: ProblemKind = row(409, "projection_busy", "One at a time");
+
 // What `--faults` answers.
 pub(crate) const INJECTED_ERROR: ProblemKind = row(500, "injected_error", "Failed on purpose");
 pub(crate) const INJECTED_UNAVAILABLE: ProblemKind = row(503, "injected_unavailable", "Unavailable on purpose");

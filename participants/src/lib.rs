@@ -4,6 +4,8 @@
 //! participant looks like, and their ledgers and fault switches make them the yardstick of the
 //! end-to-end and chaos tests. They know nothing of the orchestrator,
 //! unless they are told to take part in its choreographed sagas.
+//!
+//! Beside them are [workers](Worker), which live on the orchestrator's events: audit, notification, views.
 
 mod body;
 mod catalog;
@@ -20,6 +22,8 @@ mod paging;
 mod sales;
 mod service;
 mod upkeep;
+mod workers;
 
 pub use choreography::{ChoreographyError, SkaldOptions};
 pub use service::{Kind, Service, ServiceError, ServiceOptions, UnknownKind};
+pub use workers::{SmtpOptions, Worker, WorkerError, WorkerKind, WorkerOptions};

@@ -1,4 +1,4 @@
-//! The demo services over real HTTP, on both databases.
+//! The demo services and the workers over real HTTP, on both databases.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
@@ -13,3 +13,4 @@ mod sales_and_orders;
 #[path = "../kit/tests/store/mod.rs"]
 mod store;
 mod support;
+mod workers;

@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    async fn read(response: Response) -> Self {
+    pub async fn read(response: Response) -> Self {
         let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let (status, retry_after) = (response.status().as_u16(), header("retry-after"));
         let content_type = header("content-type").unwrap_or_default();

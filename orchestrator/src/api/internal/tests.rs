@@ -1,6 +1,7 @@
 //! Through a replica that owns nothing, and past it: what is forwarded, what is refused, what is harmless to repeat.
 
 mod appends;
+mod reports;
 
 use std::sync::Arc;
 

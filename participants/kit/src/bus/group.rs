@@ -86,7 +86,6 @@ struct Poll<'a> {
 
 #[derive(Serialize)]
 struct SettleOnly<'a> {
-    consumer: &'a str,
     settle: Vec<Settle<'a>>,
 }
 
@@ -182,7 +181,7 @@ impl Source for HttpGroup {
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), SourceError> {
-        let only = SettleOnly { consumer: &self.consumer(), settle: settlements.iter().filter_map(settle).collect() };
+        let only = SettleOnly { settle: settlements.iter().filter_map(settle).collect() };
         let settled: Polled = self.client.post(&format!("{}/settle", self.path), &only, Duration::ZERO).await?;
         self.note(&settled.refused);
         Ok(())

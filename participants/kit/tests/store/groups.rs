@@ -12,6 +12,7 @@ use super::Data;
 #[derive(Debug, Default)]
 pub struct Group {
     types: Vec<String>,
+    kinds: Vec<String>,
     mode: Option<String>,
     /// By the event's index in the log.
     states: HashMap<usize, State>,
@@ -33,8 +34,11 @@ const TRIES_MAX: u32 = 5;
 impl Data {
     pub fn put_group(&mut self, name: &str, body: &Value) {
         let group = self.groups.entry(name.to_owned()).or_default();
-        let types = body["filter"]["types"].as_array();
-        group.types = types.into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect();
+        let names = |list: &Value| -> Vec<String> {
+            list.as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect()
+        };
+        group.types = names(&body["filter"]["types"]);
+        group.kinds = names(&body["filter"]["kinds"]);
         group.mode = body["filter"]["mode"].as_str().map(str::to_owned);
     }
 
@@ -47,7 +51,8 @@ impl Data {
         let mut deliveries = Vec::new();
         for (index, event) in self.log.iter().enumerate() {
             let stream = event["stream"].as_str().unwrap();
-            let wanted = group.types.is_empty() || group.types.iter().any(|name| event["type"] == **name);
+            let named = |names: &[String], name: &Value| names.is_empty() || names.iter().any(|wanted| name == wanted);
+            let wanted = named(&group.types, &event["type"]) && named(&group.kinds, &event["kind"]);
             let wanted = wanted && group.mode.as_ref().is_none_or(|mode| event["mode"] == **mode);
             if !wanted || waiting.contains(stream) || deliveries.len() >= limit {
                 continue;

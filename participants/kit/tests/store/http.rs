@@ -16,7 +16,8 @@ pub fn serve(inner: Arc<Inner>) -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = move || {
         let app = App::new().app_data(web::Data::from(inner.clone())).app_data(web::PayloadConfig::new(1 << 24));
-        app.route("/streams/{id}/events", web::post().to(append))
+        app.route("/events", web::get().to(events))
+            .route("/streams/{id}/events", web::post().to(append))
             .route("/streams/{id}/events", web::get().to(stream))
             .route("/definitions/{name}/versions/{version}", web::get().to(definition))
             .route("/groups/{name}", web::put().to(put_group))
@@ -99,6 +100,27 @@ async fn definition(inner: web::Data<Inner>, path: web::Path<(String, u32)>) -> 
     match found {
         Some(definition) => HttpResponse::Ok().json(json!({"name": path.0, "document": *definition.document})),
         None => problem(404, "definition_not_found"),
+    }
+}
+
+/// Pages of seven, so that reading the log takes several.
+async fn events(inner: web::Data<Inner>, query: web::Query<std::collections::HashMap<String, String>>) -> HttpResponse {
+    if let Some(failure) = arrived(&inner) {
+        return failure;
+    }
+    let start: usize = query.get("after").map_or(0, |after| after.strip_prefix('p').unwrap().parse().unwrap());
+    let limit = query["limit"].parse::<usize>().unwrap().min(7);
+    let millis = query.get("wait").map_or(0, |wait| wait.strip_suffix("ms").unwrap().parse().unwrap());
+    let until = tokio::time::Instant::now() + Duration::from_millis(millis);
+    let mut commits = inner.committed.subscribe();
+    loop {
+        commits.borrow_and_update();
+        let (items, next) = inner.data.lock().unwrap().page(start, limit, query.get("category").map(String::as_str));
+        let look_again = async { tokio::time::timeout_at(until, commits.changed()).await.is_ok() };
+        if !items.is_empty() || !look_again.await {
+            let page = json!({"items": items, "next_cursor": format!("p{next}")});
+            return answered(&inner, HttpResponse::Ok().json(page));
+        }
     }
 }
 

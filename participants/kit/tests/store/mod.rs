@@ -166,6 +166,20 @@ impl Inner {
 }
 
 impl Data {
+    /// Events from an index of the log on, and the index to go on from.
+    pub fn page(&self, start: usize, limit: usize, category: Option<&str>) -> (Vec<Value>, usize) {
+        let mut items = Vec::new();
+        for (index, event) in self.log.iter().enumerate().skip(start) {
+            if items.len() == limit {
+                return (items, index);
+            }
+            if category.is_none_or(|category| event["category"] == category) {
+                items.push(event.clone());
+            }
+        }
+        (items, self.log.len().max(start))
+    }
+
     /// Puts an event with `id`, `type` and `data` at the end of its stream.
     pub fn push(&mut self, stream: &str, mut event: Value) {
         let shard =
