@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod choreography;
 pub mod classify;
 pub mod decide;
 pub mod definition;

@@ -13,12 +13,23 @@
 //! | `StepCompensated`, `CompensationSkipped` | `compensated`, `compensation_skipped` | |
 //! | `StepParked` | waits for an operator | `parked` |
 //! | `StepRetried` | is called again under a fresh policy | as before it was parked |
+//! | `SagaTimedOut` (choreographed) | | `compensating` |
 //! | `SagaFailed` | | `compensating` |
 //! | `SagaCompleted`, `SagaCompensated`, `SagaAbandoned` | | ended |
+//!
+//! Of a choreographed saga nobody announces operations: what the stream's order enables is derived after every event.
+//!
+//! | in the stream | makes of a step |
+//! | --- | --- |
+//! | all its needs succeeded or were skipped, and nothing has failed | `running` |
+//! | the first failure (`StepRejected`, `StepOutputInvalid`, `SagaTimedOut`, `SagaFailed`) | what is `running` stays so until its owner says what became of it; nothing else becomes `running` |
+//! | after it: every step that depends on one that succeeded with an effect has ended and, where it succeeded, is undone | `compensating` |
 //!
 //! Beside the fold, a state knows which calls are in flight. That is volatile: after a fold none is, and a resumed saga
 //! calls again what the log says may have been called.
 
+mod choreographed;
+mod evolve;
 mod step;
 
 use alloc::{
@@ -31,11 +42,10 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::step::in_operation;
 pub use self::step::{Flight, StepState, StepStatus, Wait, Work};
 use crate::{
     definition::Definition,
-    event::{Event, Mode, OperatorActed, Recorded, SagaStarted},
+    event::{Event, Mode, Recorded, SagaStarted},
     ids::{Epoch, Operation, SagaId},
     time::Timestamp,
 };
@@ -159,9 +169,6 @@ pub struct CarriedOut {
     pub reason: String,
 }
 
-/// Of an operator's commands so many are known by their request ids, the last ones.
-const CARRIED_OUT_MAX: usize = 16;
-
 /// What the `sagas` table holds of a saga: enough to list it and to know when it must be woken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaRow {
@@ -225,7 +232,7 @@ impl SagaState {
             work: Work::default(),
             flight: Flight::Landed,
         };
-        Ok(Self {
+        let mut state = Self {
             id,
             definition: Arc::from(started.definition.as_str()),
             definition_version: started.definition_version,
@@ -246,7 +253,9 @@ impl SagaState {
             takeovers: 0,
             commands: Vec::new(),
             calls: 0,
-        })
+        };
+        state.enable(definition, at);
+        Ok(state)
     }
 
     /// Folds a whole stream.
@@ -259,157 +268,40 @@ impl SagaState {
     ///
     /// When the stream is not whole, or not of this definition.
     pub fn fold(definition: &Definition, stream: &[Recorded], owner: Option<Epoch>) -> Result<Self, BadStream> {
+        Self::replay(definition, stream, owner, |_, _| {})
+    }
+
+    /// [`SagaState::fold`] that shows each event, with the state right after it.
+    ///
+    /// # Errors
+    ///
+    /// As for a fold.
+    pub fn replay<'s>(
+        definition: &Definition,
+        stream: &'s [Recorded],
+        owner: Option<Epoch>,
+        mut see: impl FnMut(&Self, &'s Recorded),
+    ) -> Result<Self, BadStream> {
         let Some((Recorded { event: Event::SagaStarted(started), version: 1, .. }, rest)) = stream.split_first() else {
             return Err(BadStream::NoStart);
         };
         let first = &stream[0];
         let mut state = Self::started(definition, first.stream, started, first.occurred_at)?;
+        see(&state, first);
         for recorded in rest {
             let expected = state.version + 1;
             if recorded.version != expected {
                 return Err(BadStream::Gap { expected, found: recorded.version });
             }
-            state.evolve(&recorded.event, recorded.occurred_at)?;
+            state.evolve(definition, &recorded.event, recorded.occurred_at)?;
             if may_have_been_called(recorded.epoch, owner)
                 && let Some(step) = recorded.event.intent()
             {
                 state.step_mut(step)?.work.reached = true;
             }
+            see(&state, recorded);
         }
         Ok(state)
-    }
-
-    /// Applies the next event of the stream. Total for every event that `decide` yields; the same function live, in
-    /// recovery and in replay.
-    ///
-    /// # Errors
-    ///
-    /// When the event names a step that the definition lacks.
-    pub fn evolve(&mut self, event: &Event, at: Timestamp) -> Result<(), BadStream> {
-        self.takeovers = match event {
-            Event::SagaTakenOver(event) => event.takeovers,
-            _ => 0,
-        };
-        match event {
-            Event::SagaStarted(_) => return Err(BadStream::Gap { expected: self.version + 1, found: 1 }),
-            Event::SagaTakenOver(_) => {}
-            Event::StepStarted(event) => {
-                let step = self.step_mut(&event.step)?;
-                step.work = Work { started_at: at, ..Work::default() };
-                step.status = in_operation(event.operation);
-            }
-            Event::AttemptFailed(event) => {
-                let step = self.step_mut(&event.step)?;
-                step.flight = Flight::Landed;
-                step.work.reached |= event.reached;
-                step.work.attempts += u32::from(event.counted && step.status != StepStatus::Checking);
-                step.work.tries += u32::from(event.counted);
-                step.work.in_flight_answers += u32::from(!event.counted);
-                step.work.misconfigured += u32::from(event.misconfigured);
-                step.work.wait = Wait::Until(event.next_at);
-            }
-            Event::StepAccepted(event) => {
-                let step = self.step_mut(&event.step)?;
-                step.flight = Flight::Landed;
-                step.work.reached = true;
-                step.work.attempts += 1;
-                step.work.wait = Wait::Accepted { since: at, location: event.location.clone(), poll_at: event.poll_at };
-            }
-            Event::StepDoubted(event) => {
-                let step = self.step_mut(&event.step)?;
-                step.flight = Flight::Landed;
-                step.status = StepStatus::Checking;
-                step.work.attempts = step.work.attempts.max(event.attempt);
-                step.work.tries = 0;
-                step.work.wait = Wait::Call;
-            }
-            Event::StepSucceeded(event) => {
-                let output = Some(Arc::clone(&event.output));
-                self.step_mut(&event.step)?.end(StepStatus::Succeeded, Some(Outcome::Succeeded), output, event.attempt);
-            }
-            Event::StepOutputInvalid(event) => {
-                self.step_mut(&event.step)?.end(StepStatus::Succeeded, Some(Outcome::Succeeded), None, event.attempt);
-            }
-            Event::StepRejected(event) => {
-                self.step_mut(&event.step)?.end(StepStatus::Rejected, Some(Outcome::Rejected), None, event.attempt);
-            }
-            Event::StepUnknown(event) => {
-                self.step_mut(&event.step)?.end(StepStatus::Unknown, Some(Outcome::Unknown), None, event.attempt);
-            }
-            Event::StepSkipped(event) => {
-                let step = self.step_mut(&event.step)?;
-                let attempts = step.work.attempts;
-                step.end(StepStatus::Skipped, None, event.output.clone(), attempts);
-            }
-            Event::StepCompensated(event) => {
-                let step = self.step_mut(&event.step)?;
-                let (outcome, output) = (step.outcome, step.output.take());
-                step.end(StepStatus::Compensated, outcome, output, event.attempt);
-            }
-            Event::CompensationSkipped(event) => {
-                let step = self.step_mut(&event.step)?;
-                let (outcome, output, attempts) = (step.outcome, step.output.take(), step.work.attempts);
-                step.end(StepStatus::CompensationSkipped, outcome, output, attempts);
-            }
-            Event::StepParked(event) => {
-                let step = self.step_mut(&event.step)?;
-                if step.status.operation() != Some(event.operation) {
-                    step.work = Work { started_at: at, ..Work::default() };
-                }
-                step.flight = Flight::Landed;
-                step.status = in_operation(event.operation);
-                step.work.attempts = step.work.attempts.max(event.attempt);
-                step.work.reached |= event.reached;
-                step.work.wait = Wait::Parked { code: event.code.clone(), reason: event.reason.clone() };
-            }
-            Event::StepRetried(event) => {
-                let step = self.step_mut(&event.step)?;
-                step.flight = Flight::Landed;
-                step.status = in_operation(event.operation);
-                step.work = Work {
-                    started_at: at,
-                    attempts: step.work.attempts,
-                    reached: step.work.reached,
-                    ..Work::default()
-                };
-            }
-            Event::SagaFailed(event) => {
-                self.phase = Phase::Backward;
-                self.failure =
-                    Some(Failure { step: event.step.clone(), code: event.code.clone(), reason: event.reason.clone() });
-            }
-            Event::SagaCompleted(event) => {
-                self.output = Some(Arc::clone(&event.output));
-                self.end(Status::Completed, at);
-            }
-            Event::SagaCompensated(_) => self.end(Status::Compensated, at),
-            Event::SagaAbandoned(_) => self.end(Status::Abandoned, at),
-            Event::OperatorActed(event) => self.remember(event),
-        }
-        self.version += 1;
-        self.updated_at = at;
-        if !self.status.is_ended() {
-            self.status = match self.phase {
-                _ if self.steps.iter().any(StepState::is_parked) => Status::Parked,
-                Phase::Forward => Status::Running,
-                Phase::Backward => Status::Compensating,
-            };
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, status: Status, at: Timestamp) {
-        self.status = status;
-        self.ended_at = Some(at);
-    }
-
-    fn remember(&mut self, acted: &OperatorActed) {
-        let Some(request_id) = acted.request_id.clone() else { return };
-        if self.commands.len() == CARRIED_OUT_MAX {
-            self.commands.remove(0);
-        }
-        let (action, step, reason) = (acted.action.clone(), acted.step.clone(), acted.reason.clone());
-        self.commands.push(CarriedOut { request_id, action, step, reason });
     }
 
     /// The operator's command that was carried out under this request id, if it is not too long ago.
@@ -426,6 +318,36 @@ impl SagaState {
 
     fn step_mut(&mut self, id: &str) -> Result<&mut StepState, BadStream> {
         self.steps.iter_mut().find(|step| &*step.id == id).ok_or_else(|| BadStream::NoSuchStep(id.to_owned()))
+    }
+
+    /// Whether the step had, or may have had, an effect that still stands, no compensation has begun, and everything
+    /// that depends on it has ended and is undone.
+    #[must_use]
+    pub fn is_to_be_undone(&self, definition: &Definition, index: usize) -> bool {
+        let ended = matches!(self.steps[index].status, StepStatus::Succeeded | StepStatus::Unknown);
+        ended && definition.steps[index].has_effect && self.dependents_are_settled(definition, index)
+    }
+
+    fn dependents_are_settled(&self, definition: &Definition, index: usize) -> bool {
+        #[cfg(feature = "mutants")]
+        if crate::mutants::UNDO_IN_ANY_ORDER.is_on() {
+            return true;
+        }
+        definition.downstream(index).into_iter().all(|later| self.is_settled(definition, later))
+    }
+
+    /// Whether nothing of the step stands or is under way.
+    #[must_use]
+    pub fn is_settled(&self, definition: &Definition, index: usize) -> bool {
+        match self.steps[index].status {
+            StepStatus::Pending
+            | StepStatus::Rejected
+            | StepStatus::Skipped
+            | StepStatus::Compensated
+            | StepStatus::CompensationSkipped => true,
+            StepStatus::Succeeded | StepStatus::Unknown => !definition.steps[index].has_effect,
+            StepStatus::Running | StepStatus::Checking | StepStatus::Compensating => false,
+        }
     }
 
     /// The readable name of where the machine is.

@@ -137,7 +137,7 @@ impl Watch {
         let saga = recorded.stream;
         let Some(observed) = self.sagas.get_mut(&saga) else { return self.begin(recorded) };
         let (version, status) = (observed.state.version, observed.state.status);
-        let evolved = observed.state.evolve(&recorded.event, recorded.occurred_at);
+        let evolved = observed.state.evolve(&observed.definition, &recorded.event, recorded.occurred_at);
         if let Event::OperatorActed(acted) = &recorded.event
             && matches!(acted.action.as_str(), "skip" | "resolve")
         {

@@ -155,7 +155,9 @@ async fn a_bad_path_or_parameter_is_refused_by_name() {
         server.send(keyed).await.problem(404, "definition_not_found");
     }
     server.post("/sagas/note?version=9", &json!({})).await.problem(404, "definition_not_found");
-    server.post("/sagas/note?mode=choreographed", &json!({})).await.problem(501, "mode_not_available");
+    let refused = server.post("/sagas/note?mode=choreographed", &json!({})).await;
+    refused.problem(422, "not_choreographable");
+    assert_eq!(refused.body["errors"][0]["place"], "deadline", "{}", refused.text);
     nothing_was_started(&server).await;
 }
 

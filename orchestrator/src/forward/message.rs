@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use skald_core::{
-    decide::{Callback, OperatorCommand},
+    decide::{Callback, OperatorCommand, Reported},
     definition::Definition,
     event::Mode,
     ids::SagaId,
@@ -56,6 +56,7 @@ pub struct StartMessage {
 pub enum InputMessage {
     Operator(OperatorCommand),
     Callback(Callback),
+    Reported(Reported),
 }
 
 impl StartMessage {

@@ -5,7 +5,7 @@
 //! | start with a key | owner of the key's shard | the key |
 //! | start without one | any owner: here, if this replica owns a shard | a key of our own, if it is forwarded |
 //! | operator's command | owner of the saga's shard | its request id |
-//! | callback | owner of the saga's shard | a repeated outcome is answered like the first |
+//! | callback, participants' reports | owner of the saga's shard | a repeated outcome is answered like the first |
 //! | append | owner of the stream's shard | its events' ids |
 //!
 //! A [`Router`] tries this replica's engine first. If that does not own the shard, the request goes to the replica that
@@ -23,7 +23,7 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use skald_core::{
-    decide::{Callback, OperatorCommand},
+    decide::{Callback, OperatorCommand, Reported},
     ids::{SagaId, Shard},
     shard::{
         appends::{AppendRequest, Appended, shard_of_stream},
@@ -157,13 +157,22 @@ impl Router {
         self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
     }
 
+    /// [`Engine::report`], here or at the owner. It is repeated while it is in doubt.
+    ///
+    /// # Errors
+    ///
+    /// When a report does not fit the saga's state, or no replica can take it.
+    pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
+        let input = InputMessage::Reported(reported);
+        self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
+    }
+
     /// [`Engine::append`], here or at the owner. It is repeated while it is in doubt.
     ///
     /// # Errors
     ///
     /// When the stream does not fit the request, or no replica can take it. Nothing was written then, except perhaps after
     /// `InDoubt`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
     pub async fn append(&self, request: AppendRequest) -> Result<Appended, Refusal> {
         self.carry_out(shard_of_stream(&request.stream, self.parts.shards), &request).await
     }
@@ -265,7 +274,7 @@ impl Router {
             heard = self.wire.send(peer, parcel, &*self.parts.clock) => heard,
             () = self.succeeded(shard, peer) => Heard::Unknown,
         };
-        self.parts.metrics.forwarded(errand.kind(), result(&heard));
+        self.parts.metrics.shards.forwarded(errand.kind(), result(&heard));
         heard
     }
 

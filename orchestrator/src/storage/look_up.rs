@@ -42,16 +42,20 @@ pub fn pairs(asks: &[StreamAsk]) -> impl Iterator<Item = (&str, &str)> {
 
 /// One look per ask.
 pub fn looks(asks: &[StreamAsk], records: Vec<LookRecord>) -> Result<Vec<StreamLook>, StoreError> {
-    let mut found: HashMap<String, (StreamHead, Vec<(Arc<str>, u64)>)> = HashMap::with_capacity(asks.len());
+    let mut heads: HashMap<String, StreamHead> = HashMap::with_capacity(asks.len());
+    let mut known: HashMap<String, Vec<(Arc<str>, u64)>> = HashMap::new();
     for record in records {
         let head = record.head()?;
         let version = record.event_version.map(|version| record.number(version)).transpose()?;
-        let known = record.event_id.map(Arc::from).zip(version);
-        found.entry(record.name).or_insert_with(|| (head, Vec::new())).1.extend(known);
+        if let Some((event_id, version)) = record.event_id.map(Arc::from).zip(version) {
+            known.entry(record.name.clone()).or_default().push((event_id, version));
+        }
+        heads.insert(record.name, head);
     }
-    let look = |ask: &StreamAsk| {
-        let (head, known) = found.remove(&*ask.name).unzip();
-        StreamLook { name: Arc::clone(&ask.name), head, known: known.unwrap_or_default() }
+    let look = |ask: &StreamAsk| StreamLook {
+        name: Arc::clone(&ask.name),
+        head: heads.remove(&*ask.name),
+        known: known.remove(&*ask.name).unwrap_or_default(),
     };
     Ok(asks.iter().map(look).collect())
 }

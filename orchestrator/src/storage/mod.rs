@@ -131,6 +131,7 @@ pub struct ShardRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     pub id: SagaId,
+    pub mode: Mode,
     pub status: Status,
     pub wake_at: Option<Timestamp>,
 }

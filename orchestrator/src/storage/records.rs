@@ -17,9 +17,6 @@ use sqlx::{FromRow, types::Uuid};
 
 use super::{KeyedSaga, OwnedShard, Pause, PauseKind, ReplicaRow, ShardRow, StoreError, StoredDefinition, Unfinished};
 
-/// The newest form of events that this Skald can fold.
-pub const EVENT_SCHEMA_VERSION: i16 = 1;
-
 #[derive(Debug, FromRow)]
 pub struct SagaRecord {
     id: Uuid,
@@ -99,10 +96,8 @@ impl TryFrom<EventRecord> for Recorded {
         let unreadable = |what: &dyn fmt::Display| {
             StoreError::Unreadable(format!("saga {stream}, event {}: {what}", record.version))
         };
-        if record.schema_version != EVENT_SCHEMA_VERSION {
-            return Err(unreadable(&format_args!("its form is {}, newer than this Skald", record.schema_version)));
-        }
-        let event = Event::parse(&record.kind, &record.data).map_err(|error| unreadable(&error))?;
+        let form = u16::try_from(record.schema_version).map_err(|_| unreadable(&"its form"))?;
+        let event = Event::parse(&record.kind, form, &record.data).map_err(|error| unreadable(&error))?;
         Ok(Self {
             stream,
             version: u64::try_from(record.version).map_err(|_| unreadable(&"its version"))?,
@@ -208,6 +203,7 @@ pub fn lease_view(replicas: Vec<(String,)>, shards: Vec<HadShardRecord>) -> Resu
 #[derive(Debug, FromRow)]
 pub struct UnfinishedRecord {
     id: Uuid,
+    mode: String,
     status: String,
     wake_at_us: Option<i64>,
 }
@@ -218,7 +214,8 @@ impl TryFrom<UnfinishedRecord> for Unfinished {
     fn try_from(record: UnfinishedRecord) -> Result<Self, StoreError> {
         let id = SagaId::from_uuid(record.id);
         let status = status(&record.status).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its status")))?;
-        Ok(Self { id, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
+        let mode = mode(&record.mode).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its mode")))?;
+        Ok(Self { id, mode, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
     }
 }
 

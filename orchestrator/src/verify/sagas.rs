@@ -184,8 +184,8 @@ impl<'a> SagaCheck<'a> {
         match &mut stream.fold {
             Fold::Broken => return,
             Fold::Empty => stream.fold = self.begin_fold(place, recorded),
-            Fold::State(_, state) => {
-                if let Err(error) = state.evolve(&recorded.event, recorded.occurred_at) {
+            Fold::State(definition, state) => {
+                if let Err(error) = state.evolve(definition, &recorded.event, recorded.occurred_at) {
                     self.wrong(8, place, "events that fold", &error);
                     stream.fold = Fold::Broken;
                 }

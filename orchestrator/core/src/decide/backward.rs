@@ -16,11 +16,16 @@ impl Machine<'_> {
             if self.state.status == Status::Parked {
                 return;
             }
-            if self.needs_undoing(index) && self.dependents_are_settled(index) {
+            if self.state.is_to_be_undone(self.definition, index) {
                 self.start_compensation(index);
             }
         }
-        if (0..self.definition.steps.len()).all(|index| self.is_settled(index)) {
+        self.end_if_undone();
+    }
+
+    /// Ends the saga when nothing stands and nothing is under way any more.
+    pub(super) fn end_if_undone(&mut self) {
+        if (0..self.definition.steps.len()).all(|index| self.state.is_settled(self.definition, index)) {
             let skipped = |step: &crate::state::StepState| step.status == StepStatus::CompensationSkipped;
             if self.state.steps.iter().any(skipped) {
                 self.emit(SagaAbandoned {});
@@ -35,33 +40,6 @@ impl Machine<'_> {
         match target {
             Ok(target) => self.begin(index, Operation::Compensation, target),
             Err(unready) => self.park(index, CallNote::default(), unready.code(), unready.to_string()),
-        }
-    }
-
-    fn dependents_are_settled(&self, index: usize) -> bool {
-        #[cfg(feature = "mutants")]
-        if crate::mutants::UNDO_IN_ANY_ORDER.is_on() {
-            return true;
-        }
-        self.downstream(index).iter().all(|later| self.is_settled(*later))
-    }
-
-    /// Whether the step had, or may have had, an effect that still stands and no compensation has begun.
-    fn needs_undoing(&self, index: usize) -> bool {
-        let ended = matches!(self.state.steps[index].status, StepStatus::Succeeded | StepStatus::Unknown);
-        ended && self.definition.steps[index].has_effect
-    }
-
-    /// Whether nothing of the step stands or is under way.
-    fn is_settled(&self, index: usize) -> bool {
-        match self.state.steps[index].status {
-            StepStatus::Pending
-            | StepStatus::Rejected
-            | StepStatus::Skipped
-            | StepStatus::Compensated
-            | StepStatus::CompensationSkipped => true,
-            StepStatus::Succeeded | StepStatus::Unknown => !self.definition.steps[index].has_effect,
-            StepStatus::Running | StepStatus::Checking | StepStatus::Compensating => false,
         }
     }
 

@@ -7,9 +7,12 @@ use alloc::{
     sync::Arc,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::machine::{Machine, Setback};
+use super::{
+    machine::{Machine, Setback},
+    render::{condition_holds, evaluate, output_of},
+};
 use crate::{
     classify::Verdict,
     definition::StepKind,
@@ -44,7 +47,7 @@ impl Machine<'_> {
         if step.kind == StepKind::Pivot && late {
             return self.fail(None, "deadline_exceeded", "the saga's deadline passed before its pivot");
         }
-        match self.condition_holds(step) {
+        match condition_holds(&self.state, step) {
             Ok(true) => match self.target(index) {
                 Ok(target) => self.begin(index, Operation::Action, target),
                 Err(error) => self.cannot_be_called(index, error.to_string()),
@@ -62,8 +65,9 @@ impl Machine<'_> {
         }
     }
 
-    fn complete(&mut self) {
-        let output = self.definition.output.as_ref().map_or(Ok(Value::Null), |output| self.evaluate(output, None));
+    pub(super) fn complete(&mut self) {
+        let output =
+            self.definition.output.as_ref().map_or(Ok(Value::Null), |output| evaluate(&self.state, output, None));
         let (output, output_error) = match output {
             Ok(output) => (output, None),
             Err(error) => (Value::Null, Some(error.to_string())),
@@ -150,7 +154,8 @@ impl Machine<'_> {
     }
 
     pub(super) fn succeeded(&mut self, index: usize, note: CallNote, body: Result<Value, String>) {
-        let output = body.and_then(|body| self.output_of(index, body, note.http_status));
+        let described = &self.definition.steps[index];
+        let output = body.and_then(|body| output_of(&self.state, described, body, note.http_status));
         let step = self.id(index);
         let attempt = self.attempt_of(index, &note);
         match output {
@@ -159,16 +164,6 @@ impl Machine<'_> {
                 self.emit(StepOutputInvalid { step, attempt, call: note, reason });
             }
             Err(reason) => self.output_invalid(index, note, reason),
-        }
-    }
-
-    fn output_of(&self, index: usize, body: Value, http_status: Option<u16>) -> Result<Value, String> {
-        match &self.definition.steps[index].output {
-            None => Ok(body),
-            Some(template) => {
-                let response = json!({ "status": http_status, "body": body });
-                self.evaluate(template, Some(&response)).map_err(|error| error.to_string())
-            }
         }
     }
 

@@ -1,19 +1,13 @@
 //! A call to make: everything the dispatcher needs, with the expressions already evaluated.
 
-use alloc::{
-    string::{String, ToString},
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
-use serde_json::{Value, json};
-
-use super::machine::Machine;
+use super::{machine::Machine, render::render};
 use crate::{
-    definition::{Call, Method, Step},
-    expr::{ExprError, Scope, Template},
+    definition::{Call, Method},
+    expr::ExprError,
     ids::{Operation, SagaId, call_key},
-    state::{Outcome, SagaState, StepStatus, Wait},
+    state::{Outcome, StepStatus, Wait},
     time::{Millis, Timestamp},
 };
 
@@ -87,13 +81,13 @@ impl Machine<'_> {
             return Ok(Target { method: Method::Get, path, headers: Vec::new(), body: None });
         }
         let (call, _) = self.next_call(index).ok_or(Unready::NoCompensation)?;
-        Ok(self.render(call)?)
+        Ok(render(&self.state, call)?)
     }
 
     /// Evaluates the expressions of the call that undoes step `index`.
     pub(super) fn compensation_target(&self, index: usize) -> Result<Target, Unready> {
         let compensation = self.definition.steps[index].compensation.as_ref().ok_or(Unready::NoCompensation)?;
-        Ok(self.render(&compensation.call)?)
+        Ok(render(&self.state, &compensation.call)?)
     }
 
     /// The call that the operation under way, or the action if none is, makes next, and its timeout.
@@ -104,36 +98,6 @@ impl Machine<'_> {
             StepStatus::Compensating => step.compensation.as_ref().map(|undo| (&undo.call, undo.timeout)),
             _ => Some((&step.call, step.timeout)),
         }
-    }
-
-    fn render(&self, call: &Call) -> Result<Target, ExprError> {
-        let saga = saga_value(&self.state);
-        let outputs = outputs(&self.state);
-        let scope = Scope { saga: &saga, input: &self.state.input, outputs: &outputs, response: None };
-        Ok(Target {
-            method: call.method,
-            path: call.path.render_path(scope)?,
-            headers: call
-                .headers
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), value.render_text(scope)?)))
-                .collect::<Result<_, ExprError>>()?,
-            body: call.body.as_ref().map(|body| body.render(scope).map(|body| body.to_string())).transpose()?,
-        })
-    }
-
-    /// Evaluates a template over what the saga knows, and over `response` where an answer is being read.
-    pub(super) fn evaluate(&self, template: &Template, response: Option<&Value>) -> Result<Value, ExprError> {
-        let saga = saga_value(&self.state);
-        let outputs = outputs(&self.state);
-        template.render(Scope { saga: &saga, input: &self.state.input, outputs: &outputs, response })
-    }
-
-    pub(super) fn condition_holds(&self, step: &Step) -> Result<bool, ExprError> {
-        let Some(condition) = &step.condition else { return Ok(true) };
-        let saga = saga_value(&self.state);
-        let outputs = outputs(&self.state);
-        condition.eval_bool(Scope { saga: &saga, input: &self.state.input, outputs: &outputs, response: None })
     }
 
     /// Makes the call of step `index` part of the decision.
@@ -177,21 +141,4 @@ impl Machine<'_> {
             Wait::Call | Wait::Until(_) | Wait::Parked { .. } => None,
         }
     }
-}
-
-fn saga_value(state: &SagaState) -> Value {
-    let mut saga = json!({
-        "id": state.id,
-        "definition": &*state.definition,
-        "version": state.definition_version,
-        "correlation_id": &*state.correlation_id,
-    });
-    if let Some(failure) = &state.failure {
-        saga["failure"] = json!({ "step": failure.step, "code": failure.code, "reason": failure.reason });
-    }
-    saga
-}
-
-fn outputs(state: &SagaState) -> Vec<(&str, &Value)> {
-    state.steps.iter().filter_map(|step| Some((&*step.id, &**step.output.as_ref()?))).collect()
 }

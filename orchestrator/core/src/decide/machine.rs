@@ -3,7 +3,6 @@
 use alloc::{
     borrow::ToOwned,
     boxed::Box,
-    collections::BTreeSet,
     format,
     string::{String, ToString},
     sync::Arc,
@@ -17,8 +16,8 @@ use crate::{
     classify::{CallReport, Verdict, classify, http_status},
     definition::{Definition, StepKind},
     event::{
-        AttemptFailed, CallNote, Event, SagaFailed, SagaTakenOver, StepAccepted, StepParked, StepRejected, StepStarted,
-        StepUnknown,
+        AttemptFailed, CallNote, Event, Mode, SagaFailed, SagaTakenOver, StepAccepted, StepParked, StepRejected,
+        StepStarted, StepUnknown,
     },
     ids::Operation,
     retry::{MISCONFIGURED_ATTEMPTS_MAX, RetryPolicy},
@@ -70,9 +69,15 @@ impl<'a> Machine<'a> {
     }
 
     pub fn emit(&mut self, event: impl Into<Event>) {
+        self.emit_from(Origin::default(), event);
+    }
+
+    /// [`Machine::emit`] of an event that came from outside.
+    pub fn emit_from(&mut self, origin: Origin, event: impl Into<Event>) {
         let event = event.into();
-        self.state.evolve(&event, self.now).expect("decide announces events of its own definition only");
-        self.events.push(Announced { event, actor: self.actor.clone(), origin: Origin::default() });
+        let evolved = self.state.evolve(self.definition, &event, self.now);
+        evolved.expect("decide announces events of its own definition only");
+        self.events.push(Announced { event, actor: self.actor.clone(), origin });
     }
 
     /// From here on, events are the doing of `actor`.
@@ -121,12 +126,15 @@ impl<'a> Machine<'a> {
 
     /// Does what is due: deadlines first, then calls whose time has come.
     pub fn tick(&mut self) {
-        if self.state.status.is_ended() {
-            return;
-        }
-        self.check_saga_deadline();
-        for index in 0..self.state.steps.len() {
-            self.tick_step(index);
+        match self.state.mode {
+            _ if self.state.status.is_ended() => {}
+            Mode::Orchestrated => {
+                self.check_saga_deadline();
+                for index in 0..self.state.steps.len() {
+                    self.tick_step(index);
+                }
+            }
+            Mode::Choreographed => self.tick_choreographed(),
         }
     }
 
@@ -318,13 +326,17 @@ impl<'a> Machine<'a> {
         });
     }
 
-    /// Ends forward progress. Calls in flight finish; what waits has an outcome at once.
+    /// Ends forward progress. Calls in flight finish; what waits has an outcome at once. Choreographed, whoever is at a
+    /// step says what became of it.
     pub fn fail(&mut self, step: Option<usize>, code: &str, reason: &str) {
-        if self.state.phase == Phase::Backward {
+        if self.state.failure.is_some() {
             return;
         }
         let step = step.map(|index| self.id(index));
         self.emit(SagaFailed { step, code: code.to_owned(), reason: reason.to_owned() });
+        if self.state.mode == Mode::Choreographed {
+            return;
+        }
         for index in 0..self.state.steps.len() {
             let step = &self.state.steps[index];
             let waits = step.status.operation().is_some() && !matches!(step.flight, Flight::Airborne(_));
@@ -376,6 +388,9 @@ impl<'a> Machine<'a> {
 
     /// Starts what is ready, in the direction the saga goes, and ends the saga when nothing is left.
     pub fn advance(&mut self) {
+        if self.state.mode == Mode::Choreographed {
+            return self.advance_choreographed();
+        }
         if !self.state.status.is_ended() && self.state.phase == Phase::Forward {
             self.advance_forward();
         }
@@ -391,6 +406,10 @@ impl<'a> Machine<'a> {
     }
 
     pub fn callback(&mut self, callback: Callback) -> Result<(), IllegalInput> {
+        if self.state.mode == Mode::Choreographed {
+            let reason = "the saga is choreographed: its participants report to its stream";
+            return Err(IllegalInput::NotNow(reason.to_owned()));
+        }
         let index = self.index(&callback.step)?;
         let step = &self.state.steps[index];
         if step.status.operation() != Some(callback.operation) || self.state.status.is_ended() {
@@ -418,18 +437,6 @@ impl<'a> Machine<'a> {
             Operation::Compensation => self.compensation_finished(index, note, verdict),
         }
         Ok(())
-    }
-
-    /// The steps that need `index`, directly or through others.
-    pub fn downstream(&self, index: usize) -> BTreeSet<usize> {
-        let mut found = BTreeSet::new();
-        let mut open = self.definition.steps[index].dependents.clone();
-        while let Some(next) = open.pop() {
-            if found.insert(next) {
-                open.extend(&self.definition.steps[next].dependents);
-            }
-        }
-        found
     }
 }
 

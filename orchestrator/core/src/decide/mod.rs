@@ -11,15 +11,29 @@
 //! | tick past the saga's deadline | the saga fails, unless the pivot was called | |
 //! | operator | see [`OperatorAction`] | see [`OperatorAction`] |
 //!
+//! A choreographed saga is told by its participants what they did, and nobody is called:
+//!
+//! | input | forward | backward |
+//! | --- | --- | --- |
+//! | report of an enabled operation | the step ends; the first failure fails the saga; all ended well: completed | the step ends; nothing stands any more: compensated |
+//! | report of what the step came to already | nothing | nothing |
+//! | any other report | refused | refused |
+//! | tick past the saga's deadline | times out, unless the pivot succeeded | |
+//! | tick past an operation's limit (the deadline's length after both the deadline and its begin) | parked | parked |
+//! | operator | as above; whoever is at the step learns it from the stream | as above |
+//!
 //! **Intent before effect**: a command to call is only ever in a decision whose events, or the committed events before
 //! it, hold the `StepStarted` or `StepRetried` that announces the call. Commands may be carried out only after the
 //! decision's events are durable. Then the log is never behind what may have happened outside.
 
 mod backward;
+mod choreographed;
 mod forward;
 mod invoke;
 mod machine;
 mod operator;
+pub(crate) mod render;
+mod reported;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wake;
@@ -32,6 +46,7 @@ use serde_json::{Value, value::RawValue};
 pub use self::{
     invoke::{Invoke, Purpose, Target},
     operator::{OperatorAction, OperatorCommand, Resolution},
+    reported::{Report, Reported, ReportedOutcome},
     wake::{wake_at, wake_at_after_fold},
 };
 use crate::{
@@ -61,6 +76,8 @@ pub enum Input {
         report: CallReport,
     },
     Callback(Callback),
+    /// Of a choreographed saga: participants tell what they did.
+    Reported(Reported),
     Operator(OperatorCommand),
 }
 
@@ -126,6 +143,9 @@ pub enum IllegalInput {
     NotUnderWay { step: String, operation: Operation, status: StepStatus },
     #[error("the request id was used for another command: {0}")]
     RequestIdTaken(String),
+    /// A report that would be wrong in any state.
+    #[error("{0}")]
+    BadReport(String),
     #[error("{0}")]
     NotNow(String),
     #[error("{0}")]
@@ -158,6 +178,7 @@ pub fn start(definition: &Definition, start: Start, now: Timestamp) -> Result<De
         mode: start.mode,
         input: start.input,
         correlation_id: start.correlation_id,
+        subject: None,
         traceparent: start.traceparent,
         deadline_at: definition.deadline.map(|deadline| now.plus(deadline)),
     };
@@ -191,6 +212,7 @@ pub fn decide(
         }
         Input::CallFinished { step, call, report } => machine.call_finished(&step, call, report),
         Input::Callback(callback) => machine.callback(callback)?,
+        Input::Reported(reported) => machine.reported(reported)?,
         Input::Operator(command) => machine.operate(command)?,
     }
     machine.advance();

@@ -3,6 +3,7 @@
 use super::machine::{ACCEPTED_WAIT_MAX, deadline_applies};
 use crate::{
     definition::{Definition, StepKind},
+    event::Mode,
     state::{Flight, Phase, SagaState, StepState, StepStatus, Wait},
     time::Timestamp,
 };
@@ -25,6 +26,9 @@ fn next_tick(definition: &Definition, state: &SagaState, flight: impl Fn(&StepSt
     if state.status.is_ended() {
         return None;
     }
+    if state.mode == Mode::Choreographed {
+        return next_silence(definition, state);
+    }
     let steps = state.steps.iter().enumerate().filter(|(_, step)| step.status.operation().is_some());
     let ticks = steps.filter_map(|(index, step)| {
         let due = match (flight(step), &step.work.wait) {
@@ -42,6 +46,27 @@ fn next_tick(definition: &Definition, state: &SagaState, flight: impl Fn(&StepSt
             && !pivot_airborne(definition, state, &flight)
     });
     earliest(ticks.min(), deadline)
+}
+
+/// Of a choreographed saga: its deadline, then when the first of those that owe a report has been silent for too long.
+fn next_silence(definition: &Definition, state: &SagaState) -> Option<Timestamp> {
+    let limits = (0..state.steps.len()).filter_map(|index| silence_limit(definition, state, index));
+    earliest(limits.min(), state.deadline_at.filter(|_| can_time_out(definition, state)))
+}
+
+/// Whether the deadline of a choreographed saga still ends it.
+pub(super) fn can_time_out(definition: &Definition, state: &SagaState) -> bool {
+    state.phase == Phase::Forward && deadline_applies(definition, state)
+}
+
+/// Until when the owner of a choreographed saga's step must have told how the operation under way ended: the deadline's
+/// length after the deadline, and after the operation was enabled or, for an action, ceased to be wanted.
+pub(super) fn silence_limit(definition: &Definition, state: &SagaState, index: usize) -> Option<Timestamp> {
+    let step = &state.steps[index];
+    if step.status.operation().is_none() || step.is_parked() {
+        return None;
+    }
+    Some(step.work.started_at.max(state.deadline_at?).plus(definition.deadline?))
 }
 
 fn pivot_airborne(definition: &Definition, state: &SagaState, flight: &impl Fn(&StepState) -> Flight) -> bool {

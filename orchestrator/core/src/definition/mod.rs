@@ -4,6 +4,7 @@
 //! reports every problem with its place, and compiles schema and expressions once.
 
 mod check;
+mod choreographable;
 mod document;
 mod lines;
 mod order;
@@ -15,7 +16,12 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -201,5 +207,18 @@ impl Definition {
     #[must_use]
     pub fn step(&self, id: &str) -> Option<(usize, &Step)> {
         self.steps.iter().enumerate().find(|(_, step)| step.id == id)
+    }
+
+    /// The steps that need this one, directly or through others.
+    #[must_use]
+    pub fn downstream(&self, index: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut open = self.steps[index].dependents.clone();
+        while let Some(next) = open.pop() {
+            if found.insert(next) {
+                open.extend(&self.steps[next].dependents);
+            }
+        }
+        found
     }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     decide::{self, Command, Decision, Input, Start},
     definition::Definition,
-    event::{Event, Recorded},
+    event::{Event, Mode, Recorded},
     ids::{SagaId, Shard},
     state::{Flight, SagaState},
     time::{Millis, Timestamp},
@@ -338,7 +338,12 @@ impl<R, A> Writer<R, A> {
             self.residence.sagas.remove(&saga);
             return;
         }
-        let wake_at = decide::wake_at(&resident.definition, &resident.state);
+        let mut wake_at = decide::wake_at(&resident.definition, &resident.state);
+        if resident.state.mode == Mode::Choreographed {
+            // Each report makes way for the next one, soon: it stays for that.
+            let quiet_at = Some(resident.state.updated_at.plus(self.limits.idle_max)).filter(|at| *at > now);
+            wake_at = wake_at.into_iter().chain(quiet_at).min();
+        }
         let is_ours = self.accepts(saga.shard(self.limits.shards));
         self.timers.set(saga, wake_at.filter(|_| is_ours));
         let in_flight = resident.state.steps.iter().any(|step| matches!(step.flight, Flight::Airborne(_)));

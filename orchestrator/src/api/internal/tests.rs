@@ -1,5 +1,8 @@
 //! Through a replica that owns nothing, and past it: what is forwarded, what is refused, what is harmless to repeat.
 
+mod appends;
+mod reports;
+
 use std::sync::Arc;
 
 use reqwest::Method;

@@ -50,10 +50,6 @@ pub enum Begun {
 ///
 /// When the request is wrong, or nothing could be started.
 pub async fn start(app: &App, context: &RequestContext, ask: Ask) -> Result<HttpResponse, Problem> {
-    if ask.mode == Mode::Choreographed {
-        let detail = "Choreographed sagas cannot be started yet; leave out mode, or say mode=orchestrated.";
-        return Err(Problem::new(Code::ModeNotAvailable, detail));
-    }
     let asked_at = Instant::now();
     let begun = match &ask.key {
         Some(key) => keyed::begin(app, context, &ask, key).await?,
@@ -95,6 +91,7 @@ async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, 
 /// When there is no such definition, it is paused, or the input does not fit it.
 pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<StartRequest, Problem> {
     let definition = app.definition(&ask.definition, ask.version).await?;
+    check_mode(&definition, ask.mode)?;
     check_input(&definition, &ask.value)?;
     if app.pauses().is_paused(PauseKind::Definition, &definition.name) {
         let detail = format!("Definition {} is paused by an operator.", definition.name);
@@ -111,6 +108,18 @@ pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<S
     })
 }
 
+fn check_mode(definition: &Definition, mode: Mode) -> Result<(), Problem> {
+    let reasons = match mode {
+        Mode::Orchestrated => return Ok(()),
+        Mode::Choreographed => definition.not_choreographable(),
+    };
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let errors = reasons.into_iter().map(|problem| FieldProblem::new(problem.place, problem.reason)).collect();
+    Err(Problem::at(Code::NotChoreographable, errors))
+}
+
 fn check_input(definition: &Definition, input: &Value) -> Result<(), Problem> {
     let violations = definition.input.violations(input);
     if violations.is_empty() {
@@ -120,13 +129,17 @@ fn check_input(definition: &Definition, input: &Value) -> Result<(), Problem> {
     Err(Problem::at(Code::InvalidInput, errors))
 }
 
-/// How long to wait for the end; not at all while the server stops.
+/// How long to wait for the end; not at all while the server stops. A choreographed saga is only waited for when that was
+/// asked for.
 #[must_use]
 pub fn wait(app: &App, ask: &Ask) -> Option<Duration> {
     let wait = match ask.prefer {
         Prefer { wait: Some(wait), .. } => wait,
         Prefer { respond_async: true, .. } => Duration::ZERO,
-        Prefer { .. } => app.wait(),
+        Prefer { .. } => match ask.mode {
+            Mode::Orchestrated => app.wait(),
+            Mode::Choreographed => Duration::ZERO,
+        },
     };
     (!wait.is_zero() && !*app.closing().borrow()).then_some(wait)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use skald_core::{
     definition::{Definition, Step},
-    event::{CallNote, Event, Recorded},
+    event::{CallNote, Event, Mode, Recorded},
     ids::Operation,
     state::{BadStream, SagaState, StepState, StepStatus, Wait},
     time::Timestamp,
@@ -20,15 +20,17 @@ use super::{
 /// # Errors
 ///
 /// When the stream is not whole, or not of this definition.
-pub fn saga_view(definition: &Definition, stream: &[Recorded]) -> Result<Saga, BadStream> {
-    let state = SagaState::fold(definition, stream, None)?;
+pub fn saga_view<'a>(definition: &'a Definition, stream: &'a [Recorded]) -> Result<Saga, BadStream> {
+    let mut histories = Histories::default();
+    let state = SagaState::replay(definition, stream, None, |state, recorded| {
+        histories.note(recorded);
+        if state.mode == Mode::Choreographed {
+            histories.note_enabled(definition, state);
+        }
+    })?;
     let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {
         return Err(BadStream::NoStart);
     };
-    let mut histories = Histories::default();
-    for recorded in stream {
-        histories.note(recorded);
-    }
     let step = |(step, described): (&StepState, &Step)| {
         let history = histories.0.remove(&*step.id).unwrap_or_default();
         step_view(step, described, history)
@@ -131,6 +133,15 @@ impl<'a> Histories<'a> {
         self.0.entry(step).or_default()
     }
 
+    /// Nobody announces an operation of a choreographed saga: it begins when the stream enables it.
+    fn note_enabled(&mut self, definition: &'a Definition, state: &SagaState) {
+        for (step, described) in state.steps.iter().zip(&definition.steps) {
+            if let Some(operation) = step.status.operation() {
+                self.of(&described.id).span(operation).begin(state.updated_at);
+            }
+        }
+    }
+
     fn note(&mut self, recorded: &'a Recorded) {
         use Operation::{Action, Compensation};
         let at = recorded.occurred_at;
@@ -174,6 +185,7 @@ impl<'a> Histories<'a> {
             Event::StepRetried(_)
             | Event::SagaStarted(_)
             | Event::SagaTakenOver(_)
+            | Event::SagaTimedOut(_)
             | Event::SagaFailed(_)
             | Event::SagaCompleted(_)
             | Event::SagaCompensated(_)

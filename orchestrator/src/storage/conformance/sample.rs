@@ -94,6 +94,7 @@ impl Saga {
             mode: self.row.mode,
             input: RawValue::from_string(input.to_owned()).unwrap(),
             correlation_id: self.row.correlation_id.to_string(),
+            subject: None,
             traceparent: None,
             deadline_at: self.row.deadline_at,
         };

@@ -201,7 +201,7 @@ pub struct ShardLag {
 
 /// Every method answers None when there is no such group.
 #[async_trait]
-pub trait ConsumerGroups {
+pub trait ConsumerGroups: Send + Sync + std::fmt::Debug + 'static {
     /// Creates the group, or changes its filter and retry policy.
     async fn put_group(&self, group: &NewGroup) -> Result<PutGroup, StoreError>;
 

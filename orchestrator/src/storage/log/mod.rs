@@ -147,7 +147,7 @@ pub struct EventCount {
 
 /// Reads of the log, none of which waits for a commit or holds one up.
 #[async_trait]
-pub trait EventLog {
+pub trait EventLog: Send + Sync + std::fmt::Debug + 'static {
     /// The last position given out of each shard, all of one moment.
     async fn heads(&self) -> Result<BTreeMap<Shard, i64>, StoreError>;
 

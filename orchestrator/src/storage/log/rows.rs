@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::value::RawValue;
 use skald_core::{
+    event::upcast,
     ids::{SagaId, Shard},
     shard::batch::APPENDED,
     time::Timestamp,
@@ -85,6 +86,16 @@ impl LogRecord {
         let stream = self.stream();
         let unreadable =
             |what: &str| StoreError::Unreadable(format!("stream {stream}, event {}: {what}", self.version));
+        let written = u16::try_from(self.schema_version).map_err(|_| unreadable("its form"))?;
+        let newest = upcast::newest(&self.kind);
+        // A form that is newer than this Skald is handed on as it was written: whoever reads the log may know it.
+        let (schema_version, data) = if self.is_of_saga() && written < newest {
+            let data =
+                upcast::upcast(&self.kind, written, &self.data).map_err(|error| unreadable(&error.to_string()))?;
+            (newest, data.into_owned())
+        } else {
+            (written, self.data)
+        };
         Ok(LogEvent {
             shard: records::shard(self.shard)?,
             position: self.position,
@@ -94,13 +105,13 @@ impl LogRecord {
             type_name: self.type_name.unwrap_or_else(|| Arc::clone(&self.kind)),
             occurred_at: Timestamp::from_micros(self.occurred_at_us),
             actor: self.actor.map(Arc::from),
-            schema_version: u16::try_from(self.schema_version).map_err(|_| unreadable("its form"))?,
+            schema_version,
             event_id: self.event_id.map(Arc::from),
             correlation_id: self.correlation_id.map(Arc::from).or(facts.correlation_id),
             causation_id: self.causation_id.map(Arc::from),
             definition: facts.definition,
             mode: facts.mode,
-            data: RawValue::from_string(self.data).map_err(|error| unreadable(&error.to_string()))?,
+            data: RawValue::from_string(data).map_err(|error| unreadable(&error.to_string()))?,
             kind: self.kind,
         })
     }

@@ -10,7 +10,7 @@ use skald_core::{
 use sqlx::{Arguments as _, error::BoxDynError, postgres::PgArguments, types::Uuid};
 
 use super::{
-    super::{log::category, records::EVENT_SCHEMA_VERSION, wellformed},
+    super::{log::category, wellformed},
     commit::{COMMIT, COMMIT_FROM_OUTSIDE, Statement},
 };
 
@@ -140,6 +140,7 @@ columns!(Events<'a> {
     occurred_at_us: i64,
     actor: Option<&'a str>,
     data: Cow<'a, str>,
+    schema_version: i16,
 });
 
 impl<'a> Events<'a> {
@@ -154,6 +155,7 @@ impl<'a> Events<'a> {
         self.occurred_at_us.push(event.occurred_at.as_micros());
         self.actor.push(event.actor.as_deref());
         self.data.push(event.event.data().into());
+        self.schema_version.push(i16::try_from(event.event.schema_version())?);
         Ok(())
     }
 
@@ -173,13 +175,13 @@ impl<'a> Events<'a> {
         self.occurred_at_us.push(event.occurred_at.as_micros());
         self.actor.push(event.actor.as_deref());
         self.data.push(event.data.get().into());
+        self.schema_version.push(i16::try_from(event.schema_version)?);
         Ok(())
     }
 }
 
 // What only events from outside have; of as many rows as the events.
 columns!(Outside<'a> {
-    schema_version: i16,
     event_id: Option<&'a str>,
     correlation_id: Option<&'a str>,
     causation_id: Option<&'a str>,
@@ -187,14 +189,12 @@ columns!(Outside<'a> {
 
 impl<'a> Outside<'a> {
     fn push(&mut self, origin: &'a Origin) {
-        self.schema_version.push(EVENT_SCHEMA_VERSION);
         self.event_id.push(origin.event_id.as_deref());
         self.correlation_id.push(None);
         self.causation_id.push(origin.causation_id.as_deref());
     }
 
     fn push_appended(&mut self, event: &'a AppendedEvent) -> Result<(), BoxDynError> {
-        self.schema_version.push(i16::try_from(event.schema_version)?);
         self.event_id.push(Some(&event.event_id));
         self.correlation_id.push(event.correlation_id.as_deref());
         self.causation_id.push(event.causation_id.as_deref());

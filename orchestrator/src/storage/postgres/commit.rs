@@ -109,19 +109,20 @@ WITH held AS MATERIALIZED (
     FROM base, saga
     WHERE key IS NOT NULL
 ), logged AS (
-    INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data",
+    INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data,
+                        schema_version",
             $event_columns,
             ")
     SELECT ($1)[event.fence], base.heads[event.fence] + event.nth, stream, version, ($2)[event.fence], kind, type,
-           occurred_at_us, actor, data",
+           occurred_at_us, actor, data, schema_version",
             $event_columns,
             "
     FROM base,
          unnest($23::integer[], $24::bigint[], $25::uuid[], $26::bigint[], $27::text[], $28::text[], $29::bigint[],
-                $30::text[], $31::text[]",
+                $30::text[], $31::text[], $32::smallint[]",
             $event_arrays,
             ")
-             AS event (fence, nth, stream, version, kind, type, occurred_at_us, actor, data",
+             AS event (fence, nth, stream, version, kind, type, occurred_at_us, actor, data, schema_version",
             $event_columns,
             ")
 )",
@@ -148,8 +149,8 @@ pub(super) const COMMIT: &str = statement! {
 
 /// For a batch with events that came from outside. Kept apart, so that the others do not pay for it.
 pub(super) const COMMIT_FROM_OUTSIDE: &str = statement! {
-    event_columns: ", schema_version, event_id, correlation_id, causation_id",
-    event_arrays: ", $32::smallint[], $33::text[], $34::text[], $35::text[]",
+    event_columns: ", event_id, correlation_id, causation_id",
+    event_arrays: ", $33::text[], $34::text[], $35::text[]",
     streams: ", stream AS MATERIALIZED (
     SELECT *
     FROM unnest($36::integer[], $37::uuid[], $38::text[], $39::text[], $40::bigint[], $41::bigint[], $42::bigint[])

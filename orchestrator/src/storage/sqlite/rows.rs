@@ -11,7 +11,7 @@ use skald_core::{
 };
 use sqlx::{Arguments as _, error::BoxDynError, sqlite::SqliteArguments};
 
-use super::super::{log::category, records::EVENT_SCHEMA_VERSION, wellformed};
+use super::super::{log::category, wellformed};
 
 /// The largest chunk has `1 << (SIZES - 1)` rows.
 const SIZES: usize = 7;
@@ -70,11 +70,12 @@ static UPDATED: Template = Template::new(
 
 /// The head was moved by the same transaction: positions are counted back from it.
 static LOGGED: Template = Template::new(
-    "INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data)
+    "INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data,
+                         schema_version)
      SELECT shards.head - event.column1, 0, event.column2, event.column3, shards.epoch, event.column4, event.column5,
-            event.column6, event.column7, event.column8
+            event.column6, event.column7, event.column8, event.column9
      FROM shards CROSS JOIN (VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ", ",
     ") AS event WHERE shards.shard = 0",
 );
@@ -240,7 +241,8 @@ impl Logged<'_> {
                 arguments.add((*event.type_name != *kind).then(|| Arc::clone(&event.type_name)))?;
                 arguments.add(event.occurred_at.as_micros())?;
                 arguments.add(event.actor.clone())?;
-                arguments.add(event.event.data())
+                arguments.add(event.event.data())?;
+                arguments.add(i16::try_from(event.event.schema_version())?)
             }
             Self::Appended(to, event) => {
                 arguments.add(to.stream.as_uuid())?;
@@ -249,7 +251,8 @@ impl Logged<'_> {
                 arguments.add(Arc::clone(&event.type_name))?;
                 arguments.add(event.occurred_at.as_micros())?;
                 arguments.add(event.actor.clone())?;
-                arguments.add(event.data.get().to_owned())
+                arguments.add(event.data.get().to_owned())?;
+                arguments.add(i16::try_from(event.schema_version)?)
             }
         }
     }
@@ -257,13 +260,11 @@ impl Logged<'_> {
     fn add_origin(&self, arguments: &mut SqliteArguments) -> Result<(), BoxDynError> {
         match self {
             Self::Own(_, event) => {
-                arguments.add(EVENT_SCHEMA_VERSION)?;
                 arguments.add(event.origin.event_id.clone())?;
                 arguments.add(None::<&str>)?;
                 arguments.add(event.origin.causation_id.clone())
             }
             Self::Appended(_, event) => {
-                arguments.add(i16::try_from(event.schema_version)?)?;
                 arguments.add(Arc::clone(&event.event_id))?;
                 arguments.add(event.correlation_id.clone())?;
                 arguments.add(event.causation_id.clone())

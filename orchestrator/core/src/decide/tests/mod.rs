@@ -1,6 +1,7 @@
 //! The machine's rules as tables, and its invariants as properties over random definitions and histories.
 
-mod property;
+mod choreographed;
+pub(crate) mod property;
 mod rules;
 pub(crate) mod world;
 
@@ -25,7 +26,7 @@ pub(crate) const T0: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 pub(crate) const TAKEOVERS_MAX: u32 = 3;
 
 /// A saga driven by hand: what it was told, and what it wants.
-pub(super) struct Driven {
+pub(crate) struct Driven {
     pub definition: Arc<Definition>,
     pub state: SagaState,
     pub events: Vec<Recorded>,
@@ -48,10 +49,14 @@ impl Driven {
     }
 
     pub fn start_of(definition: Arc<Definition>) -> Self {
+        Self::start_in(Mode::Orchestrated, definition)
+    }
+
+    pub fn start_in(mode: Mode, definition: Arc<Definition>) -> Self {
         let id = SagaId::new(T0, [7; 10], Shard(0), 1);
         let start = Start {
             id,
-            mode: Mode::Orchestrated,
+            mode,
             input: RawValue::from_string(json!({"n": 1, "big": true}).to_string()).unwrap(),
             correlation_id: String::from("c-1"),
             traceparent: None,
@@ -74,6 +79,7 @@ impl Driven {
         let mut version = self.events.len() as u64;
         for announced in decision.events {
             version += 1;
+            let kind = announced.event.kind();
             self.events.push(Recorded {
                 stream: decision.next.id,
                 version,
@@ -83,7 +89,7 @@ impl Driven {
                 occurred_at: decision.next.updated_at,
                 type_name: Arc::from(announced.event.type_name(&self.definition)),
                 actor: announced.actor.map(|actor| String::from(&*actor)),
-                event: Event::parse(announced.event.kind(), &announced.event.data()).unwrap(),
+                event: Event::parse(kind, announced.event.schema_version(), &announced.event.data()).unwrap(),
             });
         }
         self.state = decision.next;
@@ -245,4 +251,21 @@ pub(crate) fn saga(steps: Vec<Value>) -> Value {
         "defaults": { "timeout": "1s", "retry": { "max_attempts": 3, "initial": "100ms", "factor": 2, "max": "1s" } },
         "steps": steps,
     })
+}
+
+/// An honest report.
+pub(crate) fn report(saga: &Driven, step: &str, operation: Operation, outcome: ReportedOutcome) -> Report {
+    Report {
+        event_id: Arc::from(crate::ids::call_key(saga.state.id, step, operation)),
+        causation_id: None,
+        step: String::from(step),
+        operation,
+        outcome,
+        started_at: Some(saga.now),
+        duration: Some(Millis(5)),
+    }
+}
+
+pub(crate) fn reported(reports: impl IntoIterator<Item = Report>) -> Input {
+    Input::Reported(Reported { reports: reports.into_iter().collect(), expected: None })
 }

@@ -12,13 +12,13 @@ use super::{
 use crate::definition::StepKind;
 
 #[derive(Clone, Debug)]
-struct Shape {
-    needs: u8,
-    condition: u8,
-    no_effect: bool,
-    status_call: bool,
-    deadline: bool,
-    compensated: bool,
+pub(crate) struct Shape {
+    pub needs: u8,
+    pub condition: u8,
+    pub no_effect: bool,
+    pub status_call: bool,
+    pub deadline: bool,
+    pub compensated: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ enum Happening {
     Operator(u8),
 }
 
-fn shapes() -> impl Strategy<Value = (Vec<Shape>, Option<u8>)> {
+pub(crate) fn shapes() -> impl Strategy<Value = (Vec<Shape>, Option<u8>)> {
     let shape = (any::<u8>(), 0_u8..8, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
         |(needs, condition, no_effect, status_call, deadline, compensated)| Shape {
             needs,
@@ -77,7 +77,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 /// A valid document of that shape: all before the pivot are upstream of it, all after it downstream.
-fn document(shapes: &[Shape], pivot: Option<u8>) -> Value {
+pub(crate) fn document(shapes: &[Shape], pivot: Option<u8>) -> Value {
     let pivot = pivot.map(|pivot| usize::from(pivot) % shapes.len());
     let steps = shapes.iter().enumerate().map(|(index, shape)| {
         let id = |index: usize| format!("s{index}");

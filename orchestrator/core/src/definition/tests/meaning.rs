@@ -1,7 +1,13 @@
 //! What a valid definition becomes.
 
+use alloc::vec;
+
 use super::*;
-use crate::{classify::Class, expr::Scope};
+use crate::{
+    classify::Class,
+    decide::tests::{definition, saga, step},
+    expr::Scope,
+};
 
 #[test]
 fn checkout_is_read_as_written() {
@@ -129,4 +135,36 @@ fn an_output_counts_as_read_when_an_expression_would_fail_without_it() {
     assert!(read(&[("/output", json!(["${steps.book.output.x}"]))]));
     assert!(!read(&[("/output", json!("${has(steps.book.output) ? steps.book.output : null}"))]));
     assert!(!read(&[("/steps/1/compensate/call/body", json!("${has(steps.book.output) ? 1 : 2}"))]));
+}
+
+#[test]
+fn checkout_can_be_choreographed() {
+    assert_eq!(Definition::parse(CHECKOUT, None).expect("valid").not_choreographable(), []);
+}
+
+#[test]
+fn what_needs_a_conductor_is_told_with_its_place() {
+    let get = json!({"call": {"service": "s", "method": "GET", "path": "/x"}});
+    let with_header = json!({"service": "s", "method": "POST", "path": "/x", "headers": {"X-A": "1"}});
+    let elsewhere = json!({"call": {"service": "t", "method": "POST", "path": "/x"}});
+    for (extra, place) in [
+        (json!({"status": get}), "steps[1].status"),
+        (json!({"classify": {"404": "rejected"}}), "steps[1].classify"),
+        (json!({"deadline": "2s"}), "steps[1].deadline"),
+        (json!({"call": with_header}), "steps[1].call.headers"),
+        (json!({"compensate": {"call": with_header}}), "steps[1].compensate.call.headers"),
+        (json!({"compensate": elsewhere}), "steps[1].compensate.call.service"),
+        (json!({"pivot": true, "compensate": null}), "steps[1].compensate"),
+    ] {
+        let document = saga(vec![step("a", json!({})), step("b", extra.clone())]);
+        let found = definition(&document).not_choreographable();
+        let places: Vec<&str> = found.iter().map(|problem| problem.place.as_str()).collect();
+        assert_eq!(places, [place], "{extra}");
+    }
+    let mut endless = saga(vec![step("a", json!({}))]);
+    endless.as_object_mut().expect("an object").remove("deadline");
+    assert_eq!(definition(&endless).not_choreographable()[0].place, "deadline");
+    let pivot = json!({"pivot": true, "compensate": null, "effect": "none"});
+    let harmless = saga(vec![step("p", pivot), step("r", json!({"retriable": true, "compensate": null}))]);
+    assert_eq!(definition(&harmless).not_choreographable(), [], "what cannot fail any more needs no undo");
 }

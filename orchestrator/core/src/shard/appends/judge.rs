@@ -6,7 +6,11 @@
 //! | some in the stream, or all in another order, or one twice in the request | refused |
 //! | none in the stream | written, if the stream has the expected version |
 
-use alloc::{collections::BTreeMap, sync::Arc};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec::Vec,
+};
 
 use super::words::{AppendRequest, ExpectedVersion};
 use crate::shard::writer::Refusal;
@@ -22,15 +26,14 @@ pub(super) enum Verdict {
 /// `version` is the stream's, `known` has the versions of those of the request's events that are in it.
 pub(super) fn judge(request: &AppendRequest, version: u64, known: &BTreeMap<Arc<str>, u64>) -> Verdict {
     let ids = || request.events.iter().map(|event| &event.event_id);
-    let versions = ids().map(|id| known.get(id));
     if let Some(taken) = ids().find(|id| known.contains_key(*id)) {
-        let in_order = versions.clone().all(|version| version.is_some()) && versions.clone().is_sorted_by(|a, b| a < b);
-        return match versions.last() {
-            Some(Some(last)) if in_order => Verdict::Known(*last),
-            _ => Verdict::Refuse(Refusal::EventIdTaken { event_id: Arc::clone(taken) }),
+        let versions: Option<Vec<u64>> = ids().map(|id| known.get(id).copied()).collect();
+        return match versions.as_deref() {
+            Some(all @ [.., last]) if all.is_sorted_by(|a, b| a < b) => Verdict::Known(*last),
+            Some(_) | None => Verdict::Refuse(Refusal::EventIdTaken { event_id: Arc::clone(taken) }),
         };
     }
-    let mut seen = alloc::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     if let Some(twice) = ids().find(|id| !seen.insert(*id)) {
         return Verdict::Refuse(Refusal::EventIdTaken { event_id: Arc::clone(twice) });
     }
@@ -44,7 +47,7 @@ pub(super) fn judge(request: &AppendRequest, version: u64, known: &BTreeMap<Arc<
 
 #[cfg(test)]
 mod tests {
-    use alloc::{string::ToString, vec::Vec};
+    use alloc::string::ToString;
 
     use serde_json::value::RawValue;
 

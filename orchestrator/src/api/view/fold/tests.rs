@@ -21,19 +21,24 @@ fn at(second: i64) -> Timestamp {
 
 /// A stream of checkout whose events happened at these seconds; each is a kind and its data.
 fn stream(definition: &Definition, events: &[(i64, &str, Value)]) -> Vec<Recorded> {
+    stream_in(Mode::Orchestrated, definition, events)
+}
+
+fn stream_in(mode: Mode, definition: &Definition, events: &[(i64, &str, Value)]) -> Vec<Recorded> {
     let saga: SagaId = SAGA.parse().unwrap();
     let started = SagaStarted {
         definition: definition.name.clone(),
         definition_version: definition.version,
         definition_hash: definition.hash.clone(),
-        mode: Mode::Orchestrated,
+        mode,
         input: serde_json::value::RawValue::from_string("{\"n\": 1.0}".to_owned()).unwrap(),
         correlation_id: "corr".to_owned(),
+        subject: None,
         traceparent: None,
         deadline_at: Some(at(120)),
     };
     let first = (0, Event::from(started));
-    let rest = events.iter().map(|(second, kind, data)| (*second, Event::parse(kind, &data.to_string()).unwrap()));
+    let rest = events.iter().map(|(second, kind, data)| (*second, Event::parse(kind, 1, &data.to_string()).unwrap()));
     let recorded = |(index, (second, event)): (usize, (i64, Event))| Recorded {
         stream: saga,
         version: index as u64 + 1,
@@ -49,8 +54,12 @@ fn stream(definition: &Definition, events: &[(i64, &str, Value)]) -> Vec<Recorde
 }
 
 fn view(events: &[(i64, &str, Value)]) -> Value {
+    view_in(Mode::Orchestrated, events)
+}
+
+fn view_in(mode: Mode, events: &[(i64, &str, Value)]) -> Value {
     let definition = Definition::parse(CHECKOUT, None).unwrap();
-    let stream = stream(&definition, events);
+    let stream = stream_in(mode, &definition, events);
     serde_json::to_value(saga_view(&definition, &stream).unwrap()).unwrap()
 }
 
@@ -165,6 +174,39 @@ fn what_ended_a_compensation_ends_it_here_too() {
         let expected = json!({"status": status, "started_at": time(2), "ended_at": time(5), "duration_ms": 3000});
         assert_eq!(saga["steps"][1]["compensation"], expected);
         assert_eq!(saga["steps"][1]["outcome"], "unknown");
+    }
+}
+
+#[test]
+fn both_modes_look_the_same() {
+    let done = |step: &str| json!({"step": step, "attempt": 1, "output": {"total": 5}});
+    let declined = || {
+        let refusal = json!({"step": "process_payment", "attempt": 1, "code": "declined", "reason": "no money"});
+        called(2, refusal, 402)
+    };
+    let undone = || called(4, json!({"step": "reserve_stock", "attempt": 1}), 200);
+    let failed = || json!({"step": "process_payment", "code": "declined", "reason": "no money"});
+    let told = [
+        (1, "StepSucceeded", called(0, done("verify_stock"), 200)),
+        (2, "StepSucceeded", called(1, done("reserve_stock"), 200)),
+        (3, "StepRejected", declined()),
+        (3, "SagaFailed", failed()),
+        (5, "StepCompensated", undone()),
+        (5, "SagaCompensated", json!({})),
+    ];
+    let mut announced = told.to_vec();
+    announced.insert(4, (3, "StepStarted", begins("reserve_stock", "compensation")));
+    announced.insert(2, (2, "StepStarted", begins("process_payment", "action")));
+    announced.insert(1, (1, "StepStarted", begins("reserve_stock", "action")));
+    announced.insert(0, (0, "StepStarted", begins("verify_stock", "action")));
+    // Up to where the log of the one mode and that of the other stand at the same moment.
+    for (told_to, announced_to) in [(0, 1), (1, 3), (2, 5), (4, 8), (6, 10)] {
+        let mut choreographed = view_in(Mode::Choreographed, &told[..told_to]);
+        let orchestrated = view(&announced[..announced_to]);
+        assert_eq!(choreographed["mode"], "choreographed");
+        choreographed["mode"] = json!("orchestrated");
+        choreographed["revision"] = orchestrated["revision"].clone();
+        assert_eq!(choreographed, orchestrated, "{told_to}");
     }
 }
 
