@@ -121,6 +121,7 @@ on_both! {
     lifecycle::a_definition_is_immutable,
     lifecycle::pauses_are_added_replaced_and_removed,
     audits::an_audit_sees_everything_page_by_page,
+    audits::an_audit_sees_appended_events_too,
     audits::an_audit_hands_over_what_should_not_be,
     audits::an_audit_refuses_a_database_that_is_not_migrated,
     audits::writers_go_on_while_an_audit_reads,
