@@ -9,6 +9,5 @@ mod fixture;
 mod histories;
 mod outbox;
 mod redis_server;
-#[allow(dead_code, reason = "the demo services' tests share it, and use the rest")]
 mod store;
 mod support;
