@@ -14,7 +14,7 @@ use crate::harness::{
     workspace,
 };
 
-const METRICS: [&str; 12] = [
+const METRICS: [&str; 14] = [
     "saga_started_total",
     "saga_completed_total",
     "saga_failed_total",
@@ -24,6 +24,8 @@ const METRICS: [&str; 12] = [
     "external_service_call_duration_seconds",
     "active_sagas",
     "http_request_duration_seconds",
+    "events_published_total",
+    "event_store_operations_total",
     "commit_batch_transitions",
     "commit_duration_seconds",
     "sagas_resident",
@@ -51,6 +53,11 @@ async fn metrics_count_sagas_and_never_name_one(#[values(Sqlite, Postgres)] back
     assert_eq!(count("saga_completed_total", "definition=\"checkout\"").await, 2.0);
     assert_eq!(count("saga_failed_total", "step=\"process_payment\"").await, 1.0);
     assert_eq!(count("active_sagas", "").await, 0.0);
+    let sagas = world.skald.sagas().await;
+    let events: u64 = sagas.iter().filter_map(|saga| saga["revision"].as_u64()).sum();
+    assert_eq!(count("events_published_total", "mode=\"orchestrated\"").await, events as f64);
+    let appended = "operation=\"append\",result=\"done\"";
+    assert!(count("event_store_operations_total", appended).await >= 3.0, "each saga took some commits");
     assert_eq!(count("external_service_call_duration_seconds_count", "service=\"sales\"").await, 3.0);
 }
 

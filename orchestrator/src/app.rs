@@ -7,24 +7,26 @@ use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{HttpServer, dev::Server, web};
 use bytes::Bytes;
-use skald_core::{definition::Definition, ids::SagaId, state::SagaRow, time::Millis};
+use skald_core::{definition::Definition, event::Recorded, ids::SagaId, state::SagaRow, time::Millis};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use crate::{
     api::{
         self,
         cursor::Cursors,
+        events::stats::Seen,
         heads::Heads,
         pauses::Pauses,
         problem::{Code, Problem},
         view::{Saga, saga_view},
     },
+    bus::BusHealth,
     clock::Clock,
     dispatch::CallbackTokens,
     engine::{Engine, definitions::Definitions},
     forward::{self, Router},
     metrics::Metrics,
-    storage::{Owner, Store, StoreError},
+    storage::{Owner, Store, StoreError, groups::ConsumerGroups, log::EventLog},
 };
 
 /// No read of the database is waited for longer.
@@ -58,6 +60,10 @@ pub trait Gate: Send + Sync + std::fmt::Debug + 'static {
 pub struct AppParts {
     pub engine: Engine,
     pub store: Arc<dyn Store>,
+    pub log: Arc<dyn EventLog>,
+    pub groups: Arc<dyn ConsumerGroups>,
+    /// None: events are published nowhere.
+    pub bus: Option<BusHealth>,
     pub definitions: Arc<Definitions>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -88,6 +94,7 @@ pub struct App {
     cursors: Cursors,
     pauses: Pauses,
     heads: Heads,
+    events_seen: Seen,
     published: api::openapi::Published,
     reloaded: tokio::sync::Mutex<Option<Instant>>,
     closing: watch::Sender<bool>,
@@ -123,6 +130,7 @@ impl App {
             runtime: Handle::current(),
             pauses,
             heads,
+            events_seen: Seen::default(),
             published: api::openapi::Published::default(),
             reloaded: tokio::sync::Mutex::default(),
             closing,
@@ -212,6 +220,18 @@ impl App {
         &self.heads
     }
 
+    /// How publishing events goes, if they are published.
+    #[must_use]
+    pub const fn bus(&self) -> Option<&BusHealth> {
+        self.parts.bus.as_ref()
+    }
+
+    /// How many events there were when somebody asked.
+    #[must_use]
+    pub const fn events_seen(&self) -> &Seen {
+        &self.events_seen
+    }
+
     /// The specification with the definitions known now, as text.
     #[must_use]
     pub fn specification(&self) -> Bytes {
@@ -240,8 +260,40 @@ impl App {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let work = self.detached(ask(Arc::clone(&self.parts.store)));
-        match tokio::time::timeout(READ_TIME_MAX, work).await {
+        self.ask(ask(Arc::clone(&self.parts.store))).await
+    }
+
+    /// [`App::read`], of the log.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer, or not in time.
+    pub async fn read_log<T, F>(&self, ask: impl FnOnce(Arc<dyn EventLog>) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.ask(ask(Arc::clone(&self.parts.log))).await
+    }
+
+    /// [`App::read`], of the consumer groups, which it may change.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer, or not in time.
+    pub async fn groups<T, F>(&self, ask: impl FnOnce(Arc<dyn ConsumerGroups>) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.ask(ask(Arc::clone(&self.parts.groups))).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(READ_TIME_MAX, self.detached(work)).await {
             Ok(answer) => answer?.map_err(|error| store_problem(&error)),
             Err(_) => Err(unavailable().caused_by(format!("no answer within {READ_TIME_MAX:?}"))),
         }
@@ -288,6 +340,16 @@ impl App {
     ///
     /// When there is none, or it cannot be read.
     pub async fn saga(&self, id: SagaId) -> Result<Saga, Problem> {
+        let (definition, stream) = self.saga_stream(id).await?;
+        saga_view(&definition, &stream).map_err(Problem::internal)
+    }
+
+    /// A saga's whole stream, and what it is pinned to.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such saga, or it cannot be read.
+    pub async fn saga_stream(&self, id: SagaId) -> Result<(Arc<Definition>, Vec<Recorded>), Problem> {
         use skald_core::event::Event;
         let stream = self.read(|store| async move { store.streams(&[id]).await }).await?.pop();
         let stream = stream.ok_or_else(|| saga_not_found(id))?;
@@ -299,7 +361,7 @@ impl App {
             Code::DefinitionNotFound => Problem::internal(format_args!("of {id}: {}", problem.detail())),
             _ => problem,
         })?;
-        saga_view(&definition, &stream).map_err(Problem::internal)
+        Ok((definition, stream))
     }
 
     /// A saga's row as it is now.

@@ -6,9 +6,12 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use skald_core::time::Millis;
+use skald_core::{event::Mode, time::Millis};
 
-use crate::config::{DatabaseUrl, Flags};
+use crate::{
+    commands::FaultMix,
+    config::{Flags, ServerUrl},
+};
 
 /// Runs business transactions that span services, and undoes what must be undone.
 #[derive(Debug, Parser)]
@@ -20,7 +23,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start everything on this machine to try it: Skald on SQLite and the demo services catalog, sales and orders
+    /// Start everything on this machine to try it: Skald on SQLite, the demo services catalog, sales and orders, and the
+    /// workers audit, notification and views
     Dev(DevArgs),
     /// Run the service
     Serve(ServeArgs),
@@ -37,6 +41,19 @@ pub enum Command {
     ///
     /// Exit status: 0 when all is well, 1 when there are violations, 2 when the check could not be carried out.
     Verify(VerifyArgs),
+    /// Run the same workload in both modes against running servers, and compare what it takes
+    ///
+    /// Needs Skald and the demo services catalog, sales and orders, as `skald dev` starts them. Each mode gets the same
+    /// orders, made from --seed, in rounds that take turns. The services get products and customers of their own for this.
+    ///
+    /// Exit status: 0 when every mode was measured and all of them end the same orders in the same final state, 1 when they
+    /// do not, 2 when a mode could not be measured.
+    Compare(Box<CompareArgs>),
+    /// Rebuild or verify a projection of the views service, from the beginning of the log
+    ///
+    /// Reads of it go on meanwhile. Exit status: 0 when it is done, 1 when verify finds a difference, which it names, 2 when
+    /// it could not be carried out.
+    Projection(ProjectionArgs),
     /// Print the version
     Version,
 }
@@ -58,6 +75,15 @@ pub struct DevArgs {
     /// Address and port of the service that keeps orders
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
     pub orders_listen: SocketAddr,
+    /// Address and port of the worker that keeps every event, to be searched
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8084")]
+    pub audit_listen: SocketAddr,
+    /// Address and port of the worker that tells customers how their orders end
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8085")]
+    pub notification_listen: SocketAddr,
+    /// Address and port of the worker that keeps the read models
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8086")]
+    pub views_listen: SocketAddr,
 }
 
 #[derive(Debug, Args)]
@@ -73,13 +99,16 @@ pub struct ServeArgs {
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
     /// Address and port of the API [key: server.listen]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
     /// Do not bring the database's tables up to date at start [key: database.migrate]
     #[arg(long)]
     pub no_migrate: bool,
+    /// Publish events to Redis Streams too: redis://HOST:PORT [key: bus.url]
+    #[arg(long, value_name = "URL")]
+    pub bus: Option<ServerUrl>,
     /// A folder of saga definitions to register; may be repeated [key: definitions.folders]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
@@ -91,7 +120,7 @@ pub struct MigrateArgs {
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
 }
 
 #[derive(Debug, Args)]
@@ -110,7 +139,7 @@ pub struct VerifyArgs {
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
     /// Also read the ledger of every configured participant (GET /ledger) and hold ended sagas against it
     #[arg(long)]
     pub participants: bool,
@@ -125,6 +154,93 @@ pub struct VerifyArgs {
     pub limit_violations: usize,
 }
 
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Skald's API
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: reqwest::Url,
+    /// The service that keeps products and stock
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub catalog: reqwest::Url,
+    /// The service that takes payments
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082")]
+    pub sales: reqwest::Url,
+    /// The service that keeps orders
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8083")]
+    pub orders: reqwest::Url,
+    /// What to run: checkout, order-first, or another that takes the same input
+    #[arg(long, value_name = "NAME", default_value = "checkout")]
+    pub definition: String,
+    /// Which modes, in the order in which the first round runs them
+    #[arg(long, value_name = "MODE", value_delimiter = ',', default_value = "orchestrated,choreographed", value_parser = mode)]
+    pub modes: Vec<Mode>,
+    /// Clients that each run one saga after another
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    pub clients: u32,
+    /// Sagas of each mode, over all rounds
+    #[arg(long, value_name = "COUNT", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub sagas: u64,
+    /// Run each mode for so long over all rounds, whatever number of sagas that is
+    #[arg(long, value_name = "DURATION", conflicts_with = "sagas")]
+    pub duration: Option<Millis>,
+    /// Rounds; in each, every mode runs its part
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
+    /// Sagas of each mode before the first round, which are not measured
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub warm_up: u64,
+    /// Of a hundred orders, how many have a payment that is declined
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub declined: u8,
+    /// What goes wrong at the demo services meanwhile, as in lose_reply=5%,delay=20%:50ms
+    ///
+    /// Faults: delay=RATE:DURATION, unavailable=RATE[:DURATION], error_500, lose_reply, duplicate and hang=RATE, for each
+    /// call. What was set before is set again at the end, also when interrupted.
+    #[arg(long, value_name = "FAULTS", default_value = "")]
+    pub faults: FaultMix,
+    /// The same seed gives the same orders
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// How long a saga may take before it counts as not ended
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    pub patience: Millis,
+    /// Write the figures into a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page with charts into a file; it needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+fn mode(word: &str) -> Result<Mode, String> {
+    let modes = [Mode::Orchestrated, Mode::Choreographed];
+    let found = modes.into_iter().find(|mode| mode.as_str() == word);
+    found.ok_or_else(|| format!("the modes are {} and {}", modes[0].as_str(), modes[1].as_str()))
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectionArgs {
+    #[command(subcommand)]
+    pub action: ProjectionAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectionAction {
+    /// Replay the log into new rows and put them in the place of the old ones
+    Rebuild(ProjectionName),
+    /// Replay the log into scratch rows and compare
+    Verify(ProjectionName),
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectionName {
+    /// For example orders-by-customer; GET /projections of the service lists them
+    pub name: String,
+    /// Where the views service is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8086")]
+    pub views_url: String,
+}
+
 impl ServeArgs {
     /// What they say about the configuration.
     #[must_use]
@@ -133,6 +249,7 @@ impl ServeArgs {
             database_url: self.database_url.clone(),
             listen: self.listen,
             migrate: self.no_migrate.then_some(false),
+            bus: self.bus.clone(),
             definitions: self.definitions.clone(),
         }
     }
@@ -195,6 +312,10 @@ mod tests {
         let Command::Dev(args) = parse("skald dev").unwrap() else { panic!("not dev") };
         assert_eq!((args.listen.port(), args.catalog_listen.port()), (8080, 8081));
         assert_eq!((args.sales_listen.port(), args.orders_listen.port()), (8082, 8083));
+        assert_eq!((args.audit_listen.port(), args.notification_listen.port()), (8084, 8085));
+        let Command::Projection(projection) = parse("skald projection verify cart-contents").unwrap() else { panic!() };
+        let ProjectionAction::Verify(target) = projection.action else { panic!("not verify") };
+        assert_eq!(target.views_url, format!("http://{}", args.views_listen), "the one that dev starts");
         assert_eq!(args.data_dir, PathBuf::from("./.skald"));
     }
 
@@ -208,6 +329,22 @@ mod tests {
         let Command::Verify(args) = parse("skald verify --participants --clock-skew 2s").unwrap() else { panic!() };
         assert_eq!((args.clock_skew, args.limit_violations), (Millis(2_000), 100));
         assert!(parse("skald verify --clock-skew 2s").is_err(), "clocks matter to ledgers only");
+    }
+
+    #[test]
+    fn compare_fits_what_dev_starts() {
+        let Command::Compare(args) = parse("skald compare").unwrap() else { panic!("not compare") };
+        let Command::Dev(dev) = parse("skald dev").unwrap() else { panic!("not dev") };
+        let urls = [&args.url, &args.catalog, &args.sales, &args.orders].map(|url| url.to_string());
+        let listening = [dev.listen, dev.catalog_listen, dev.sales_listen, dev.orders_listen];
+        assert_eq!(urls, listening.map(|address| format!("http://{address}/")));
+        assert_eq!((args.modes, args.duration), (vec![Mode::Orchestrated, Mode::Choreographed], None));
+        let line = "skald compare --modes choreographed --duration 30s --faults lose_reply=5%,delay=20%:50ms";
+        let Command::Compare(args) = parse(line).unwrap() else { panic!("not compare") };
+        assert_eq!((args.modes, args.duration), (vec![Mode::Choreographed], Some(Millis(30_000))));
+        for line in ["--modes both", "--sagas 5 --duration 1s", "--declined 101", "--clients 0", "--faults lose=5%"] {
+            assert!(parse(&format!("skald compare {line}")).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 mod api;
 mod app;
+mod bus;
 mod cli;
 mod clock;
 mod commands;
 mod config;
 mod dispatch;
 mod engine;
+mod events;
 mod forward;
 mod hex;
 mod metrics;

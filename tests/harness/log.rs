@@ -263,11 +263,12 @@ async fn read_rows(database: &Database) -> BTreeMap<SagaId, Columns> {
 async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
     let sql = format!(
         "SELECT {}, CAST(version AS TEXT), CAST(shard AS TEXT), CAST(position AS TEXT), CAST(epoch AS TEXT), kind, type,
-                CAST(occurred_at_us AS TEXT), actor, data FROM events",
+                CAST(occurred_at_us AS TEXT), actor, CAST(schema_version AS TEXT), data
+         FROM events",
         database.id_text("stream")
     );
     let mut streams: BTreeMap<SagaId, Vec<Recorded>> = BTreeMap::new();
-    for [stream, version, shard, position, epoch, kind, type_name, occurred_at, actor, data] in
+    for [stream, version, shard, position, epoch, kind, type_name, occurred_at, actor, form, data] in
         database.texts(sql).await
     {
         let kind = text(kind);
@@ -280,7 +281,7 @@ async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
             occurred_at: Timestamp::from_micros(number(occurred_at)),
             type_name: Arc::from(type_name.unwrap_or_else(|| kind.clone())),
             actor,
-            event: Event::parse(&kind, &text(data)).expect("this version wrote it"),
+            event: Event::parse(&kind, number(form), &text(data)).expect("this version wrote it"),
         };
         streams.entry(recorded.stream).or_default().push(recorded);
     }

@@ -1,8 +1,10 @@
 //! The facts of a saga. A stream of them, versions 1..n, is the saga; everything else is folded from it.
 //!
 //! An event has a *kind* (the variant's name: the engine's word and all that a fold reads) and a *type* (the domain name
-//! that the definition's `emits` gives it, else the kind). It is stored as `kind`, `type` and `data`, the variant's
-//! fields as JSON.
+//! that the definition's `emits` gives it, else the kind). It is stored as `kind`, `type`, `data` (the variant's fields as
+//! JSON) and the version of the form that those have; [`upcast`] reads former ones.
+
+pub mod upcast;
 
 use alloc::{
     borrow::ToOwned,
@@ -73,23 +75,29 @@ macro_rules! events {
                 match self { $(Self::$kind(_) => stringify!($kind)),* }
             }
 
-            /// The fields as JSON text, for storage.
+            /// Every kind.
+            pub const KINDS: &[&str] = &[$(stringify!($kind)),*];
+
+            /// The fields as JSON text, for storage, in the form [`Event::schema_version`].
             #[must_use]
             pub fn data(&self) -> String {
                 match self { $(Self::$kind(fields) => serde_json::to_string(fields)),* }
                     .expect("events have string keys and finite numbers only")
             }
 
-            /// Reads a stored event.
+            /// Reads a stored event, in whichever form it was written.
             ///
             /// # Errors
             ///
-            /// When the kind is not known to this version of the engine, or the data is not of the kind's form. The
-            /// stream must then not be folded.
-            pub fn parse(kind: &str, data: &str) -> Result<Self, UnreadableEvent> {
+            /// When the kind or the form is not known to this version of the engine, or the data is not of that form.
+            /// The stream must then not be folded.
+            pub fn parse(kind: &str, schema_version: u16, data: &str) -> Result<Self, UnreadableEvent> {
                 let unreadable = |error: serde_json::Error| UnreadableEvent::Data { kind: kind.to_owned(), error: error.to_string() };
                 match kind {
-                    $(stringify!($kind) => serde_json::from_str(data).map(Self::$kind).map_err(unreadable),)*
+                    $(stringify!($kind) => {
+                        let data = upcast::upcast(kind, schema_version, data)?;
+                        serde_json::from_str(&data).map(Self::$kind).map_err(unreadable)
+                    })*
                     _ => Err(UnreadableEvent::Kind(kind.to_owned())),
                 }
             }
@@ -105,6 +113,8 @@ macro_rules! events {
 pub enum UnreadableEvent {
     #[error("event kind `{0}` is not known to this version of Skald")]
     Kind(String),
+    #[error("form {version} of event kind `{kind}` is not known to this version of Skald")]
+    Version { kind: String, version: u16 },
     #[error("the data of a `{kind}` event is not readable: {error}")]
     Data { kind: String, error: String },
 }
@@ -118,6 +128,9 @@ events! {
         mode: Mode,
         input: Box<RawValue>,
         correlation_id: String,
+        /// The person whom the saga is about, as the definition finds it in the input. Since version 2.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        subject: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         traceparent: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -276,6 +289,12 @@ impl CallNote {
 }
 
 impl Event {
+    /// The form in which [`Event::data`] writes this kind.
+    #[must_use]
+    pub fn schema_version(&self) -> u16 {
+        upcast::newest(self.kind())
+    }
+
     /// The step whose call this event announces: none is made before such an event is durable.
     #[must_use]
     pub fn intent(&self) -> Option<&str> {

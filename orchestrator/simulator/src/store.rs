@@ -222,5 +222,5 @@ impl Store {
 }
 
 fn reread(event: &Event) -> Event {
-    Event::parse(event.kind(), &event.data()).expect("what was written can be read")
+    Event::parse(event.kind(), event.schema_version(), &event.data()).expect("what was written can be read")
 }

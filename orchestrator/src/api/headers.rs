@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH};
 
 use super::problem::{Code, Problem};
+use crate::events::position::Place;
 
 /// A key names a start for its client, of at most this many characters.
 pub const KEY_CHARS_MAX: usize = 255;
@@ -175,6 +176,19 @@ pub fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
             Ok(version) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(version.unsigned_abs())),
             _ => Err(refused(NAME, "must be the version of an event: a whole number")),
         },
+    }
+}
+
+/// `Last-Event-ID` of the log's tail: a place in the log.
+///
+/// # Errors
+///
+/// When it is anything else.
+pub fn last_place(headers: &HeaderMap) -> Result<Option<Place>, Problem> {
+    const NAME: &str = "Last-Event-ID";
+    match single(headers, NAME)? {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|reason: &str| refused(NAME, reason)),
     }
 }
 

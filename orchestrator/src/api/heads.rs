@@ -1,7 +1,7 @@
 //! How far the logs of other replicas' shards are, as seen in the database: how a replica hears of commits that it does
 //! not make itself.
 //!
-//! Asked once a second for all who follow a saga, and only while somebody does. Nobody is woken by what happens here:
+//! Asked ten times a second for all who follow a saga or the log, and only while somebody does. Nobody is woken by what happens here:
 //! of that the engine tells.
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::storage::{ShardRow, Store};
 
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The shards as last seen.
 #[derive(Debug)]

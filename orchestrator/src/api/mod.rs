@@ -8,6 +8,8 @@ mod bad_input;
 mod body;
 pub mod cursor;
 mod definitions;
+pub mod events;
+mod groups;
 mod headers;
 pub mod heads;
 mod internal;
@@ -41,6 +43,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     sagas::routes(config);
     admin::routes(config);
     definitions::routes(config);
+    events::routes(config);
+    groups::routes(config);
     operations::routes(config);
     internal::routes(config);
 }

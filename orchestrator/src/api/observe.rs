@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 
 /// A request was answered. `route` is the route's pattern; None where there is none.
 pub fn request_ended(metrics: &Metrics, method: &Method, route: Option<&str>, status: u16, took: Duration) {
-    metrics.http_request(label(method), route.unwrap_or("unmatched"), status, took);
+    metrics.http.request(label(method), route.unwrap_or("unmatched"), status, took);
 }
 
 /// The method as a label: only those that the API has, so that clients cannot make labels.

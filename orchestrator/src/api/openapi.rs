@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use skald_core::definition::Definition;
 use utoipa::{OpenApi, Path as _};
 
-use super::{admin, definitions, operations, problem, sagas};
+use super::{admin, definitions, events, groups, operations, problem, sagas};
 
 /// The endpoints as annotated.
 #[derive(OpenApi)]
@@ -25,6 +25,8 @@ use super::{admin, definitions, operations, problem, sagas};
     tags(
         (name = "sagas", description = "Start sagas and look at them"),
         (name = "callbacks", description = "For participants that answer later"),
+        (name = "events", description = "The log: read it, follow it, append to it"),
+        (name = "groups", description = "Consumer groups: each event handled at least once, each stream in order"),
         (name = "definitions", description = "What sagas there can be"),
         (name = "admin", description = "What operators do; each action needs who and why, and is recorded"),
         (name = "operations", description = "Health, metrics, this document"),
@@ -36,6 +38,23 @@ use super::{admin, definitions, operations, problem, sagas};
         sagas::events::handle,
         sagas::stream::handle,
         sagas::complete::handle,
+        events::list::handle,
+        events::tail::handle,
+        events::stats::handle,
+        events::replay::handle,
+        events::stream_events::handle,
+        events::append::handle,
+        events::state::handle,
+        groups::list::handle,
+        groups::get::handle,
+        groups::put::handle,
+        groups::drop::handle,
+        groups::poll::handle,
+        groups::settle::handle,
+        groups::stream::handle,
+        groups::parked::list,
+        groups::parked::replay,
+        groups::parked::drop,
         definitions::list::handle,
         definitions::schema::handle,
         definitions::get::handle,

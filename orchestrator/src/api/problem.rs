@@ -59,6 +59,9 @@ codes! {
     NotAReplica = "not_a_replica", 403, "Only another replica of this database may ask that";
     NotFound = "not_found", 404, "There is nothing at this path";
     SagaNotFound = "saga_not_found", 404, "There is no such saga";
+    StreamNotFound = "stream_not_found", 404, "There is no such stream";
+    GroupNotFound = "group_not_found", 404, "There is no such consumer group";
+    ParkedEventNotFound = "parked_event_not_found", 404, "No such event is parked";
     StepNotFound = "step_not_found", 404, "The saga has no such step";
     DefinitionNotFound = "definition_not_found", 404, "There is no such definition";
     ParticipantNotFound = "participant_not_found", 404, "There is no such participant";
@@ -67,6 +70,7 @@ codes! {
     SagaEnded = "saga_ended", 409, "The saga has ended";
     NotPossible = "not_possible", 409, "That cannot be done with the saga as it is";
     NotUnderWay = "not_under_way", 409, "The operation is not under way";
+    VersionConflict = "version_conflict", 409, "The stream is at another version";
     DefinitionConflict = "definition_conflict", 409, "This version is registered with other content";
     RevisionMismatch = "revision_mismatch", 412, "The saga is at another revision";
     BodyTooLarge = "body_too_large", 413, "The body is too large";
@@ -75,6 +79,7 @@ codes! {
     NotChoreographable = "not_choreographable", 422, "Sagas of this definition cannot be choreographed";
     InvalidDefinition = "invalid_definition", 422, "The definition is not valid";
     KeyReused = "idempotency_key_reused", 422, "The idempotency key was used for another request";
+    EventIdReused = "event_id_reused", 422, "An event id was used for another event of the stream";
     OutputRequired = "output_required", 422, "The step needs an output";
     Internal = "internal_error", 500, "Something is wrong inside Skald";
     Overloaded = "overloaded", 503, "Too much is going on; nothing was accepted";
@@ -144,16 +149,24 @@ impl FieldProblem {
     pub fn new(place: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { place: place.into(), reason: reason.into() }
     }
+
+    /// The same within something that lies at `place`.
+    #[must_use]
+    pub fn under(mut self, place: &str) -> Self {
+        self.place.insert_str(0, place);
+        self
+    }
 }
 
 /// An error as it is answered.
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: Code,
-    detail: String,
+    detail: Box<str>,
     errors: Vec<FieldProblem>,
     headers: Vec<(HeaderName, HeaderValue)>,
     correlation_id: Option<Box<str>>,
+    actual_version: Option<u64>,
     /// For the log only.
     cause: Option<Box<str>>,
 }
@@ -185,6 +198,10 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "01890a5d-ac96-774b-bcce-b302099a8057")]
     correlation_id: Option<&'a str>,
+    /// Of the stream, when it is at another version than was expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    actual_version: Option<u64>,
 }
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -193,7 +210,15 @@ pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), correlation_id: None, cause: None }
+        Self {
+            code,
+            detail: detail.into().into_boxed_str(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+            correlation_id: None,
+            actual_version: None,
+            cause: None,
+        }
     }
 
     /// A problem with places; the detail is the first of them.
@@ -208,6 +233,12 @@ impl Problem {
     /// A problem with one place.
     pub fn in_field(code: Code, place: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::at(code, vec![FieldProblem::new(place, reason)])
+    }
+
+    /// The same places within something that lies at `place`.
+    #[must_use]
+    pub fn under(self, place: &str) -> Self {
+        Self::at(self.code, self.errors.into_iter().map(|error| error.under(place)).collect())
     }
 
     /// Our fault. The client learns only that; `cause` goes to the log.
@@ -241,6 +272,13 @@ impl Problem {
         self
     }
 
+    /// Of the stream, which is at another version than was expected.
+    #[must_use]
+    pub const fn with_actual_version(mut self, version: u64) -> Self {
+        self.actual_version = Some(version);
+        self
+    }
+
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
@@ -267,6 +305,7 @@ impl Problem {
             code: self.code.as_str(),
             errors: &self.errors,
             correlation_id: self.correlation_id.as_deref(),
+            actual_version: self.actual_version,
         };
         let mut response = HttpResponse::build(self.status_code());
         response.content_type(CONTENT_TYPE);

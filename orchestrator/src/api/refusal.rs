@@ -62,6 +62,32 @@ pub fn of_input(refusal: Refusal) -> Problem {
     }
 }
 
+/// Of an append to a stream that is no saga. Nothing was appended, except perhaps when it is in doubt.
+#[must_use]
+pub fn of_append(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::WrongVersion { expected, actual } => {
+            let detail = format!("The stream is at version {actual}, not {expected}.");
+            Problem::new(Code::VersionConflict, detail).with_actual_version(actual)
+        }
+        Refusal::EventIdTaken { event_id } => Problem::in_field(
+            Code::EventIdReused,
+            "/events",
+            format!("event id {event_id} is in the stream already, but not as in this request"),
+        ),
+        Refusal::InDoubt => {
+            let detail = "Nobody could say whether the events were appended. Repeat the request: the same event ids have no \
+                 further effect.";
+            Problem::new(Code::InDoubt, detail).retry_after(1)
+        }
+        Refusal::NotOwner => {
+            Problem::new(Code::NoOwner, "No replica could take the events in time. Nothing was appended.")
+                .retry_after(1)
+        }
+        refusal => of_input(refusal),
+    }
+}
+
 fn of_illegal(illegal: &IllegalInput) -> Problem {
     let code = match illegal {
         IllegalInput::Ended(_) => Code::SagaEnded,

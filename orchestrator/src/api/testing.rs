@@ -17,6 +17,7 @@ use skald_core::{
     shard::writer::Limits,
     time::{Millis, Timestamp},
 };
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
-    storage::{Owner, Store, memory::MemoryStore},
+    storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
 };
 
 const LEASE: Millis = Millis(5000);
@@ -175,14 +176,33 @@ impl Reply {
     }
 }
 
-pub struct TestServer {
+/// `S` is where sagas are kept.
+pub struct TestServer<S = MemoryStore> {
     pub base: String,
     pub app: Arc<App>,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<S>,
     pub participants: Arc<Scripted>,
     pub tokens: CallbackTokens,
     client: reqwest::Client,
     handle: ServerHandle,
+    _folder: TempDir,
+}
+
+impl TestServer<SqliteStore> {
+    /// With a database that has a log to read and consumer groups.
+    pub async fn logged() -> Self {
+        let (log, folder) = sqlite().await;
+        Self::over(Arc::clone(&log), log, folder, 1000, 1000).await
+    }
+}
+
+/// An embedded database of its own.
+async fn sqlite() -> (Arc<SqliteStore>, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("skald.db").display());
+    let store = SqliteStore::open(&url, &StoreOptions { readers: 2, shards: 1, lease: LEASE }).await.unwrap();
+    store.migrate().await.unwrap();
+    (Arc::new(store), folder)
 }
 
 impl TestServer {
@@ -207,8 +227,21 @@ impl TestServer {
         (owner, other)
     }
 
-    /// A replica on this store.
+    /// A replica on this store. The log that it reads is another's, and empty.
     pub async fn on(store: Arc<MemoryStore>, resident_max: usize, queue_max: usize) -> Self {
+        let (log, folder) = sqlite().await;
+        Self::over(store, log, folder, resident_max, queue_max).await
+    }
+}
+
+impl<S: Store> TestServer<S> {
+    async fn over(
+        store: Arc<S>,
+        log: Arc<SqliteStore>,
+        folder: TempDir,
+        resident_max: usize,
+        queue_max: usize,
+    ) -> Self {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
         let clock: Arc<dyn Clock> = Arc::new(WallClock);
         let participants = Arc::new(Scripted::default());
@@ -248,6 +281,9 @@ impl TestServer {
         let app = App::open(AppParts {
             engine,
             store: Arc::clone(&store) as Arc<dyn Store>,
+            log: Arc::clone(&log) as _,
+            groups: log,
+            bus: None,
             definitions,
             metrics,
             clock,
@@ -268,7 +304,7 @@ impl TestServer {
         let handle = server.handle();
         tokio::spawn(server);
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let server = Self { base, app, store, participants, tokens, client, handle };
+        let server = Self { base, app, store, participants, tokens, client, handle, _folder: folder };
         server.until_it_owns_shards().await;
         server
     }
@@ -336,7 +372,7 @@ impl TestServer {
     }
 }
 
-impl Drop for TestServer {
+impl<S> Drop for TestServer<S> {
     fn drop(&mut self) {
         self.app.close();
         // Not awaited: the runtime of the test ends it.

@@ -1,17 +1,22 @@
 //! What each command of the command line does. Errors reach the user as one line.
 
+mod compare;
 mod demo;
 mod dev;
 mod files;
 mod logging;
 mod migrate;
+mod projection;
 mod serve;
 mod service;
 mod validate;
 mod verify;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
+use indicatif::ProgressBar;
+
+pub use self::compare::FaultMix;
 use crate::{
     cli::{Command, ConfigFile},
     config::{self, Config, Flags, Loaded, Sources},
@@ -29,6 +34,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
+        Command::Compare(args) => Ok(compare::run(&args)),
+        Command::Projection(args) => Ok(projection::run(&args)),
         Command::Version => {
             println!("skald {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -47,6 +54,15 @@ fn load(file: &ConfigFile, flags: Flags) -> anyhow::Result<Config> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// A bar on standard error, if that is a terminal.
+fn bar_on_terminal() -> ProgressBar {
+    /// How often it is drawn when nothing moves.
+    const TICK: Duration = Duration::from_millis(200);
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+    bar.enable_steady_tick(TICK);
+    bar
 }
 
 /// Completes when the process is asked to stop (SIGTERM, SIGINT).

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{self, App, AppParts, Gate, ServeOptions},
+    bus::{self, BusHealth},
     clock::DatabaseClock,
     config::{self, Config},
     dispatch::{CallbackTokens, Circuit, HttpParticipants, ParticipantHealth},
@@ -24,7 +25,7 @@ use crate::{
         definitions::{Definitions, RegisterError},
     },
     metrics::Metrics,
-    storage::{self, Owner, Store, StoreError, StoreOptions},
+    storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
 };
 
 /// Streams at once that one read loads.
@@ -53,7 +54,8 @@ impl Service {
     /// are registered beside the configured folders'.
     pub async fn start(config: &Config, listener: TcpListener, bundled: &[&str]) -> anyhow::Result<Self> {
         let addr = listener.local_addr()?;
-        let store = open_store(config).await?;
+        let database = open_store(config).await?;
+        let store: Arc<dyn Store> = Arc::clone(&database) as _;
         let clock = follow_clock(&store).await?;
         let secret = store.secret().await?;
         let metrics = Arc::new(Metrics::new());
@@ -76,9 +78,23 @@ impl Service {
             grace: config.server.shutdown_grace.min(config.database.lease),
             requests_max: REQUESTS_MAX,
         });
+        let bus = config.bus.url.as_ref().map(|url| -> anyhow::Result<BusHealth> {
+            Ok(bus::run(bus::Parts {
+                client: redis::Client::open(url.reveal()).with_context(|| format!("bus.url: {url}"))?,
+                keep: config.bus.keep,
+                store: Arc::clone(&store),
+                log: Arc::clone(&database) as _,
+                owner_id: owner.id.clone(),
+                commits: engine.commits(),
+            }))
+        });
+        let bus = bus.transpose()?;
         let app = App::open(AppParts {
             engine: engine.clone(),
-            store,
+            store: Arc::clone(&store),
+            log: Arc::clone(&database) as _,
+            groups: Arc::clone(&database) as _,
+            bus,
             definitions,
             metrics,
             clock,
@@ -180,7 +196,7 @@ fn limits(engine: &config::Engine, shards: u16) -> Limits {
 }
 
 /// Opens the store, giving a database that is just starting a minute.
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Storage>> {
     let options =
         StoreOptions { readers: config.database.readers, shards: config.database.shards, lease: config.database.lease };
     let url = config.database.url.reveal();

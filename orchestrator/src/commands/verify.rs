@@ -1,6 +1,6 @@
 //! `skald verify`: checks a database against the invariants.
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -12,9 +12,6 @@ use crate::{
 
 const VIOLATIONS: u8 = 1;
 const NOT_CHECKED: u8 = 2;
-
-/// How often a terminal's bar is drawn when nothing moves.
-const TICK: Duration = Duration::from_millis(200);
 
 pub fn run(args: &VerifyArgs) -> ExitCode {
     match check(args) {
@@ -38,7 +35,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
 
 fn check(args: &VerifyArgs) -> anyhow::Result<Report> {
     let config = super::load(&args.file, args.flags())?;
-    let bar = Bar::on_terminal();
+    let bar = Bar(super::bar_on_terminal());
     super::runtime()?.block_on(async {
         let audit = audit::open(config.database.url.reveal()).await?;
         let options = Options {
@@ -50,16 +47,7 @@ fn check(args: &VerifyArgs) -> anyhow::Result<Report> {
     })
 }
 
-/// A bar on standard error, if that is a terminal.
 struct Bar(ProgressBar);
-
-impl Bar {
-    fn on_terminal() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
-        bar.enable_steady_tick(TICK);
-        Self(bar)
-    }
-}
 
 impl Progress for Bar {
     fn begin(&self, what: &str, units: Option<u64>) {

@@ -23,7 +23,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 }
 
 fn numbers(config: &Config, problems: &mut Vec<Problem>) {
-    let Config { server, database, engine, .. } = config;
+    let Config { server, database, engine, bus, .. } = config;
     let most = u64::from(u32::MAX);
     for (key, value, least, most) in [
         ("server.body_max", server.body_max.0 as u64, 1, 1 << 30),
@@ -34,6 +34,7 @@ fn numbers(config: &Config, problems: &mut Vec<Problem>) {
         ("engine.commit_batch_max", engine.commit_batch_max.into(), 1, 10_000),
         ("engine.commit_queue_max", engine.commit_queue_max.into(), 1, most),
         ("engine.takeovers_max", engine.takeovers_max.into(), 2, 1_000),
+        ("bus.keep", bus.keep, 1_000, most),
     ] {
         if !(least..=most).contains(&value) {
             problems.push(Problem::new(key, format!("is {value}: give {least} to {most}")));
@@ -50,6 +51,9 @@ fn texts(config: &Config, problems: &mut Vec<Problem>) {
     if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         let text = "begins neither with `sqlite:` nor with `postgres://`";
         problems.push(Problem::new("database.url", text));
+    }
+    if config.bus.url.as_ref().is_some_and(|url| !url.reveal().starts_with("redis://")) {
+        problems.push(Problem::new("bus.url", "does not begin with `redis://`"));
     }
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
         let text = format!("is no filter ({error}): write a level such as `info`, or `info,skald::dispatch=debug`");

@@ -8,7 +8,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, DatabaseUrl, Problem};
+use super::{Config, ConfigError, Problem, ServerUrl};
 
 /// Where the configuration comes from, weakest first.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +22,10 @@ pub struct Sources {
 /// What flags say. None and empty: nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<ServerUrl>,
     pub listen: Option<SocketAddr>,
     pub migrate: Option<bool>,
+    pub bus: Option<ServerUrl>,
     pub definitions: Vec<PathBuf>,
 }
 
@@ -46,7 +47,7 @@ pub fn environment() -> Vec<(String, String)> {
 }
 
 const PREFIX: &str = "SKALD_";
-const SECTIONS: [&str; 6] = ["server", "database", "engine", "definitions", "log", "participants"];
+const SECTIONS: [&str; 7] = ["server", "database", "engine", "definitions", "bus", "log", "participants"];
 /// Read by the command line.
 const NOT_KEYS: [&str; 1] = ["SKALD_CONFIG"];
 
@@ -63,10 +64,11 @@ pub(super) fn merge(sources: Sources) -> Result<Loaded, ConfigError> {
         }
     }
     let mut config: Config = typed(table).map_err(|problem| ConfigError::Values(vec![problem]))?;
-    let Flags { database_url, listen, migrate, definitions } = sources.flags;
+    let Flags { database_url, listen, migrate, bus, definitions } = sources.flags;
     config.database.url = database_url.unwrap_or(config.database.url);
     config.server.listen = listen.unwrap_or(config.server.listen);
     config.database.migrate = migrate.unwrap_or(config.database.migrate);
+    config.bus.url = bus.or(config.bus.url);
     if !definitions.is_empty() {
         config.definitions.folders = definitions;
     }

@@ -31,7 +31,7 @@ pub use self::{
     layers::{Flags, Loaded, Sources, environment},
     participant::{Breaker, Participant, RateLimit, SecretHeader, SecretSource},
     problem::{ConfigError, Problem},
-    values::{ByteSize, DatabaseUrl},
+    values::{ByteSize, ServerUrl},
 };
 
 /// The whole configuration. One that [`Config::load`] returned is checked.
@@ -43,6 +43,7 @@ pub struct Config {
     pub database: Database,
     pub engine: Engine,
     pub definitions: Definitions,
+    pub bus: Bus,
     pub log: Log,
     /// By the name that definitions call them.
     pub participants: BTreeMap<String, Participant>,
@@ -87,7 +88,7 @@ impl Default for Server {
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct Database {
     /// `sqlite:PATH` or `postgres://..`.
-    pub url: DatabaseUrl,
+    pub url: ServerUrl,
     /// Connections for reading, beside the writer's.
     pub readers: u32,
     /// Shards of a new database; SQLite always has one.
@@ -101,7 +102,7 @@ pub struct Database {
 impl Default for Database {
     fn default() -> Self {
         Self {
-            url: DatabaseUrl::new("sqlite:./.skald/skald.db"),
+            url: ServerUrl::new("sqlite:./.skald/skald.db"),
             readers: 4,
             shards: 16,
             lease: Millis(5_000),
@@ -135,6 +136,23 @@ impl Default for Engine {
             recovery_ramp: Millis(5_000),
             takeovers_max: 3,
         }
+    }
+}
+
+/// Where events are published beside the log.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Bus {
+    /// `redis://..`. None: nowhere.
+    pub url: Option<ServerUrl>,
+    /// Events that each stream of the bus keeps, about.
+    pub keep: u64,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self { url: None, keep: 100_000 }
     }
 }
 

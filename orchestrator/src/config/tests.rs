@@ -40,6 +40,7 @@ fn everything() -> Config {
             callback_secret: Some(source()),
             ..Server::default()
         },
+        bus: super::Bus { url: Some(ServerUrl::new("redis://a")), ..super::Bus::default() },
         participants: BTreeMap::from([(
             "sales".to_owned(),
             Participant {
@@ -109,12 +110,14 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
         migrate: Some(false),
         definitions: vec!["flag".into()],
         database_url: None,
+        bus: Some(ServerUrl::new("redis://flag")),
     };
     let config = load(file, &environment, flags).unwrap().config;
     assert_eq!(config.database.readers, 7);
     assert_eq!(config.database.url.reveal(), "sqlite:environment");
     assert_eq!(config.server.listen.port(), 3);
     assert!(!config.database.migrate);
+    assert_eq!(config.bus.url.unwrap().reveal(), "redis://flag");
     assert_eq!(config.definitions.folders, [Path::new("flag")]);
 }
 

@@ -87,12 +87,12 @@ impl serde::Serialize for Secret {
     }
 }
 
-/// A database's address. It may hold a password, so `Debug` and `Display` show it without.
+/// The address of a database or a bus. It may hold a password, so `Debug` and `Display` show it without.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
-pub struct DatabaseUrl(Secret);
+pub struct ServerUrl(Secret);
 
-impl DatabaseUrl {
+impl ServerUrl {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self(Secret::new(url))
@@ -105,7 +105,7 @@ impl DatabaseUrl {
     }
 }
 
-impl fmt::Display for DatabaseUrl {
+impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.reveal();
         // A password may also be a parameter, so nothing behind `?` is shown.
@@ -120,13 +120,13 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-impl fmt::Debug for DatabaseUrl {
+impl fmt::Debug for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
     }
 }
 
-impl FromStr for DatabaseUrl {
+impl FromStr for ServerUrl {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -134,7 +134,7 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for DatabaseUrl {
+impl<'de> Deserialize<'de> for ServerUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Secret::deserialize(deserializer).map(Self)
     }
@@ -168,8 +168,8 @@ mod tests {
             ("postgres://db/skald", "postgres://db/skald"),
             ("sqlite:./.skald/skald.db", "sqlite:./.skald/skald.db"),
         ] {
-            assert_eq!(DatabaseUrl::new(url).to_string(), shown);
-            assert_eq!(format!("{:?}", DatabaseUrl::new(url)), format!("\"{shown}\""));
+            assert_eq!(ServerUrl::new(url).to_string(), shown);
+            assert_eq!(format!("{:?}", ServerUrl::new(url)), format!("\"{shown}\""));
         }
     }
 

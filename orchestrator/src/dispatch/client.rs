@@ -56,7 +56,7 @@ impl HttpParticipants {
     ) -> Result<Self, Unusable> {
         let participants = participants
             .iter()
-            .map(|(name, config)| Ok((name.clone(), Participant::new(name, config, metrics.service(name))?)))
+            .map(|(name, config)| Ok((name.clone(), Participant::new(name, config, metrics.calls.of(name))?)))
             .collect::<Result<_, _>>()?;
         Ok(Self { participants, context: Context { clock, tokens } })
     }

@@ -124,7 +124,7 @@ impl Keeper {
 
     /// The writer forgot these, fenced off or in doubt. Their calls end; what is still ours is taken again.
     pub fn forgotten(&mut self, shards: &[Shard]) {
-        self.metrics.shards_lost.inc_by(shards.len() as u64);
+        self.metrics.shards.lost.inc_by(shards.len() as u64);
         self.end(shards);
         self.machine.forgotten(shards, self.now());
     }
@@ -164,13 +164,13 @@ impl Keeper {
                 }
                 LeaseEffect::Released(shards) => {
                     tracing::info!(?shards, "shards given up");
-                    self.metrics.shards_released.inc_by(shards.len() as u64);
+                    self.metrics.shards.released.inc_by(shards.len() as u64);
                     self.end(&shards);
                     return Some(Change::Gone(shards));
                 }
                 LeaseEffect::Lost(shards) => {
                     tracing::warn!(?shards, "shards lost");
-                    self.metrics.shards_lost.inc_by(shards.len() as u64);
+                    self.metrics.shards.lost.inc_by(shards.len() as u64);
                     self.end(&shards);
                     return Some(Change::Gone(shards));
                 }
@@ -209,7 +209,7 @@ impl Keeper {
             }
         };
         if report.is_none() {
-            self.metrics.lease_renewal_failures.inc();
+            self.metrics.shards.renewal_failures.inc();
         }
         self.machine.answered(report, self.now());
     }
@@ -218,7 +218,7 @@ impl Keeper {
         let TakenShard { shard, epoch, died } = taken;
         tracing::info!(%shard, %epoch, died, "shard taken");
         if died {
-            self.metrics.shard_takeovers.inc();
+            self.metrics.shards.takeovers.inc();
         }
         let until = self.machine.until(shard).map_or_else(Instant::now, |until| self.instant(until));
         let lease = Lease::until(until.into_std());

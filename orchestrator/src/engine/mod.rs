@@ -1,9 +1,10 @@
 //! The shell around the core: it commits what the core decides, calls whom the core says, and keeps the shards leased.
 //!
 //! [`shell`] is one task that owns the [`Writer`](skald_core::shard::writer::Writer) and carries out its effects; in it,
-//! [`leases`] takes, renews and gives back shards. [`definitions`] is the registry that it reads.
+//! [`leases`] takes, renews and gives back shards, and [`census`] counts sagas. [`definitions`] is the registry that it reads.
 //! Requests reach the shell through [`Engine`], over a bounded channel: a client that leaves cancels only its own wait.
 
+mod census;
 pub mod definitions;
 mod leases;
 mod observe;
@@ -168,12 +169,11 @@ impl Engine {
         self.input(saga, Input::Callback(callback)).await
     }
 
-    /// Takes participants' word for what they did for a choreographed saga; answers once it is durable, or was before.
+    /// Takes participants' word for how their operations of a choreographed saga ended; answers once it is durable.
     ///
     /// # Errors
     ///
-    /// When one of the operations is not enabled and did not end that way, or this replica cannot take it. Nothing of it
-    /// was written then, except perhaps after `InDoubt`.
+    /// When a report does not fit the saga's state, or this replica cannot take it.
     pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
         self.input(saga, Input::Reported(reported)).await
     }
@@ -191,7 +191,6 @@ impl Engine {
     /// Counts the commits of this replica that were applied: who reads the log at its end waits for the next one. Those
     /// of other replicas are not counted. Ends with the engine.
     #[must_use]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }

@@ -7,13 +7,17 @@ use skald_core::{
     event::{Event, Mode},
     ids::Operation,
     shard::{
-        batch::{CommitError, Transition},
+        batch::{Batch, CommitError, Transition},
         writer::Load,
     },
     state::{SagaRow, Status},
 };
 
-use crate::metrics::Metrics;
+use super::census::Census;
+use crate::{
+    metrics::{Metrics, OperationResult, StoreOperation},
+    storage::StoreError,
+};
 
 pub(super) fn committed(metrics: &Metrics, transition: &Transition, definition: &Definition) {
     let row = &transition.row;
@@ -22,17 +26,17 @@ pub(super) fn committed(metrics: &Metrics, transition: &Transition, definition: 
     }
     if row.status.is_ended() {
         let took = row.ended_at.map_or(0, |ended| row.created_at.until(ended).0);
-        metrics.saga_ended(row.mode, &definition.name, row.status.as_str(), Duration::from_millis(took));
+        metrics.sagas.ended(row.mode, &definition.name, row.status.as_str(), Duration::from_millis(took));
     }
     log(row);
 }
 
 fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
-    let (mode, definition) = (row.mode, &*row.definition);
-    let ended = |step: &str, outcome| metrics.step_ended(mode, definition, step, outcome);
-    let undone = |step: &str, outcome| metrics.compensation_ended(mode, definition, step, outcome);
+    let (sagas, mode, definition) = (&metrics.sagas, row.mode, &*row.definition);
+    let ended = |step: &str, outcome| sagas.step_ended(mode, definition, step, outcome);
+    let undone = |step: &str, outcome| sagas.compensation_ended(mode, definition, step, outcome);
     match event {
-        Event::SagaStarted(_) => metrics.saga_started(mode, definition),
+        Event::SagaStarted(_) => sagas.started(mode, definition),
         Event::StepSucceeded(event) => ended(&event.step, "succeeded"),
         Event::StepOutputInvalid(event) => ended(&event.step, "succeeded"),
         Event::StepRejected(event) => ended(&event.step, "rejected"),
@@ -45,7 +49,7 @@ fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
             Operation::Compensation => undone(&event.step, "parked"),
         },
         Event::SagaFailed(event) => {
-            metrics.saga_failed(mode, definition, event.step.as_deref().unwrap_or(""), &event.code);
+            sagas.failed(mode, definition, event.step.as_deref().unwrap_or(""), &event.code);
         }
         Event::SagaTakenOver(_)
         | Event::StepStarted(_)
@@ -77,24 +81,131 @@ fn log(row: &SagaRow) {
     }
 }
 
-pub(super) fn commit_ended(metrics: &Metrics, changes: usize, took: Duration, result: &Result<(), CommitError>) {
-    metrics.commit_duration.observe(took.as_secs_f64());
+pub(super) fn commit_ended(metrics: &Metrics, batch: &Batch, took: Duration, result: &Result<(), CommitError>) {
+    let streams = batch.transitions.len() + batch.appends.len();
+    metrics.engine.commit_duration.observe(took.as_secs_f64());
     let kind = match result {
-        Ok(()) => return metrics.commit_batch.observe(changes as f64),
+        Ok(()) => {
+            metrics.engine.commit_batch.observe(streams as f64);
+            metrics.events.operated(StoreOperation::Append, OperationResult::Done, streams);
+            return published(metrics, batch);
+        }
         Err(CommitError::Fenced(_)) => "fenced",
         Err(CommitError::Refused(_)) => "refused",
         Err(CommitError::NotApplied(_)) => "not_applied",
         Err(CommitError::InDoubt(_)) => "in_doubt",
     };
-    metrics.commit_failed(kind);
+    metrics.engine.commit_failed(kind);
+    metrics.events.operated(StoreOperation::Append, OperationResult::Failed, streams);
 }
 
-pub(super) fn load(metrics: &Metrics, load: &Load, parked: usize) {
+fn published(metrics: &Metrics, batch: &Batch) {
+    for transition in &batch.transitions {
+        metrics.events.published(Some(transition.row.mode), transition.events.len());
+    }
+    for append in &batch.appends {
+        metrics.events.published(None, append.events.len());
+    }
+}
+
+pub(super) fn loaded<T>(metrics: &Metrics, stream: &Result<T, StoreError>) {
+    let result = if stream.is_ok() { OperationResult::Done } else { OperationResult::Failed };
+    metrics.events.operated(StoreOperation::Load, result, 1);
+}
+
+pub(super) fn load(metrics: &Metrics, load: &Load, census: &Census) {
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    metrics.active_sagas(Mode::Orchestrated).set(gauge(load.unfinished));
-    metrics.parked_sagas.set(gauge(parked));
-    metrics.sagas_resident.set(gauge(load.resident));
-    metrics.timers_waiting.set(gauge(load.timers));
-    metrics.commit_queue.set(gauge(load.queued));
-    metrics.shards_owned.set(gauge(load.shards));
+    for mode in [Mode::Orchestrated, Mode::Choreographed] {
+        metrics.sagas.active(mode).set(gauge(census.unfinished(mode)));
+        metrics.sagas.parked(mode).set(gauge(census.parked(mode)));
+    }
+    metrics.engine.sagas_resident.set(gauge(load.resident));
+    metrics.engine.timers_waiting.set(gauge(load.timers));
+    metrics.engine.commit_queue.set(gauge(load.queued));
+    metrics.shards.owned.set(gauge(load.shards));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use skald_core::{
+        event::{SagaCompensated, StepStarted},
+        ids::{SagaId, Shard},
+        shard::batch::{Append, AppendedEvent, NewEvent, Origin},
+        time::Timestamp,
+    };
+
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+    fn id(number: u8) -> SagaId {
+        SagaId::new(AT, [number; 10], Shard(0), 1)
+    }
+
+    fn ended(number: u8, mode: Mode) -> Transition {
+        let row = SagaRow {
+            id: id(number),
+            definition: Arc::from("checkout"),
+            definition_version: 1,
+            mode,
+            status: Status::Compensated,
+            state: String::new(),
+            version: 7,
+            correlation_id: Arc::from(""),
+            failure: None,
+            created_at: AT,
+            updated_at: AT,
+            ended_at: Some(AT),
+            deadline_at: None,
+            wake_at: None,
+        };
+        let event = |version, event: Event| NewEvent {
+            version,
+            type_name: Arc::from(event.kind()),
+            occurred_at: AT,
+            actor: None,
+            origin: Origin::default(),
+            event,
+        };
+        let undone = StepStarted { step: "pay".to_owned(), operation: Operation::Compensation };
+        let events = vec![event(6, undone.into()), event(7, SagaCompensated {}.into())];
+        Transition { shard: Shard(0), row, events, start_key: None }
+    }
+
+    fn append() -> Append {
+        let event = AppendedEvent {
+            version: 1,
+            event_id: Arc::from("e-1"),
+            type_name: Arc::from("ItemAdded"),
+            schema_version: 1,
+            occurred_at: AT,
+            actor: None,
+            correlation_id: None,
+            causation_id: None,
+            data: serde_json::value::to_raw_value("").unwrap(),
+        };
+        let name = Arc::from("cart-1");
+        Append { shard: Shard(0), stream: id(9), name, version_before: 0, events: vec![event] }
+    }
+
+    #[test]
+    fn events_are_counted_by_mode_once_they_are_durable() {
+        let metrics = Metrics::new();
+        let transitions = vec![ended(1, Mode::Orchestrated), ended(2, Mode::Choreographed)];
+        let batch = Batch { fences: Vec::new(), transitions, appends: vec![append()] };
+        commit_ended(&metrics, &batch, Duration::ZERO, &Err(CommitError::NotApplied("disk full".to_owned())));
+        commit_ended(&metrics, &batch, Duration::ZERO, &Ok(()));
+        let text = metrics.render();
+        for line in [
+            r#"events_published_total{mode="orchestrated"} 2"#,
+            r#"events_published_total{mode="choreographed"} 2"#,
+            r#"events_published_total{mode="none"} 1"#,
+            r#"event_store_operations_total{operation="append",result="done"} 3"#,
+            r#"event_store_operations_total{operation="append",result="failed"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The task that owns the writer and keeps its shards leased: feeds it what happens and carries out what it asks for.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -10,12 +10,11 @@ use skald_core::{
     classify::CallReport,
     decide::Invoke,
     event::Recorded,
-    ids::{SagaId, Shard},
+    ids::SagaId,
     shard::{
         batch::{Batch, CommitError, StreamAsk, StreamLook},
         writer::{Effect, Refusal, Writer},
     },
-    state::Status,
     time::Timestamp,
 };
 use tokio::{
@@ -26,6 +25,7 @@ use tokio::{
 
 use super::{
     AppendReply, Health, Parts, Progress, Reply, Request,
+    census::Census,
     leases::{Change, Keeper, Scanned},
     observe,
 };
@@ -62,8 +62,7 @@ pub(super) struct Shell {
     watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
     /// When those who had left were last forgotten.
     swept_at: Instant,
-    /// Sagas of the owned shards that need an operator.
-    parked: BTreeSet<SagaId>,
+    census: Census,
     /// None: its shard was given up or lost, and the call with it.
     calls: JoinSet<Option<Landed>>,
     loads: JoinSet<LoadedStreams>,
@@ -86,12 +85,12 @@ impl Shell {
         Self {
             writer: Writer::new(parts.limits),
             keeper: Keeper::new(&parts),
+            census: Census::new(parts.limits.shards),
             parts,
             health,
             committed,
             watchers: HashMap::new(),
             swept_at: Instant::now(),
-            parked: BTreeSet::new(),
             calls: JoinSet::new(),
             loads: JoinSet::new(),
             look_ups: JoinSet::new(),
@@ -192,6 +191,7 @@ impl Shell {
         match loaded {
             Ok(LoadedStreams { read, streams }) => {
                 for (saga, stream) in streams {
+                    observe::loaded(&self.parts.metrics, &stream);
                     match stream {
                         Ok(stream) => self.writer.loaded(read, saga, &stream, now),
                         Err(error @ StoreError::Unreadable(_)) => {
@@ -224,23 +224,17 @@ impl Shell {
         match change {
             Change::Owned(Scanned { taken, unfinished }) => {
                 tracing::debug!(shard = %taken.shard, epoch = %taken.epoch, unfinished = unfinished.len(), "carrying on the shard's sagas");
-                let parked = unfinished.iter().filter(|saga| saga.status == Status::Parked).map(|saga| saga.id);
-                self.parked.extend(parked);
+                self.census.own(taken.shard, &unfinished);
                 let wakes: Vec<_> = unfinished.iter().map(|saga| (saga.id, saga.wake_at)).collect();
                 self.writer.own(taken, &wakes, self.now());
             }
             Change::Drain(shards) => self.writer.drain(&shards),
             Change::Gone(shards) => {
                 self.writer.lose(&shards);
-                self.forget_parked(&shards);
+                self.census.forget(&shards);
             }
             Change::Stopped => self.phase = Phase::Stopped,
         }
-    }
-
-    fn forget_parked(&mut self, shards: &[Shard]) {
-        let total = self.parts.limits.shards;
-        self.parked.retain(|saga| !shards.contains(&saga.shard(total)));
     }
 
     fn carry_out(&mut self) {
@@ -261,16 +255,13 @@ impl Shell {
                 Effect::Committed { batch, index, definition, .. } => {
                     let transition = &batch.transitions[index];
                     observe::committed(&self.parts.metrics, transition, &definition);
-                    match transition.row.status {
-                        Status::Parked => self.parked.insert(transition.row.id),
-                        _ => self.parked.remove(&transition.row.id),
-                    };
+                    self.census.committed(transition);
                     let progress = Progress { version: transition.row.version, status: transition.row.status };
                     self.notify(transition.row.id, progress);
                 }
                 Effect::Forgotten(shards) => {
                     tracing::warn!(?shards, "shards in doubt or fenced off; taking them again");
-                    self.forget_parked(&shards);
+                    self.census.forget(&shards);
                     self.keeper.forgotten(&shards);
                 }
                 Effect::Stuck { saga, reason } => {
@@ -320,8 +311,7 @@ impl Shell {
         self.commit = Some(tokio::spawn(async move {
             let begun = Instant::now();
             let result = store.commit(&batch).await;
-            let changes = batch.transitions.len() + batch.appends.len();
-            observe::commit_ended(&metrics, changes, begun.elapsed(), &result);
+            observe::commit_ended(&metrics, &batch, begun.elapsed(), &result);
             result
         }));
     }
@@ -354,7 +344,7 @@ impl Shell {
 
     fn report(&mut self) {
         let load = self.writer.load();
-        observe::load(&self.parts.metrics, &load, self.parked.len());
+        observe::load(&self.parts.metrics, &load, &self.census);
         let stalled = self.writer.stalled();
         let mut health = self.health.write().expect("nothing panics while it holds this lock");
         health.load = load;

@@ -184,7 +184,7 @@ async fn the_calls_of_a_lost_shard_end_and_those_of_the_others_go_on() {
     running.until("the call is ended", |running| !running.participants.cut().is_empty()).await;
     assert_eq!(running.participants.cut(), [sagas[&Shard(0)]]);
     running.until("the shard is gone", |running| running.engine.health().load.shards == 1).await;
-    assert_eq!(running.metrics.shards_lost.get(), 1);
+    assert_eq!(running.metrics.shards.lost.get(), 1);
     assert_eq!(running.begin().await.unwrap().shard(SHARDS), Shard(1));
 }
 
@@ -194,7 +194,7 @@ async fn whoever_cannot_renew_ends_its_calls_and_makes_them_again_when_it_can() 
     let sagas = running.one_in_each_shard().await;
     running.store.set_down(true);
     running.until("all calls are ended", |running| running.participants.cut().len() == 2).await;
-    assert!(running.metrics.lease_renewal_failures.get() > 0);
+    assert!(running.metrics.shards.renewal_failures.get() > 0);
     running.until("nothing is owned", |running| running.engine.health().load.shards == 0).await;
     assert_eq!(running.begin().await, Err(Refusal::NotOwner));
     running.store.set_down(false);
@@ -224,7 +224,7 @@ async fn a_stop_waits_for_calls_no_longer_than_its_grace_and_frees_what_is_idle_
     stopping.await.unwrap();
     assert_eq!(running.participants.cut(), [saga]);
     assert!(running.store.shards().await.unwrap().iter().all(|row| row.owner.is_none()));
-    assert_eq!(running.metrics.shards_released.get(), 2);
+    assert_eq!(running.metrics.shards.released.get(), 2);
 }
 
 #[tokio::test]

@@ -88,15 +88,14 @@ impl Errand for SagaInput {
         match &self.input {
             InputMessage::Operator(_) => ForwardedKind::Operator,
             InputMessage::Callback(_) => ForwardedKind::Callback,
-            // What it does is to append to the saga's stream.
-            InputMessage::Report(_) => ForwardedKind::Append,
+            InputMessage::Reported(_) => ForwardedKind::Report,
         }
     }
 
     fn bears_doubt(&self) -> bool {
         match &self.input {
             InputMessage::Operator(command) => command.request_id.is_some(),
-            InputMessage::Callback(_) | InputMessage::Report(_) => true,
+            InputMessage::Callback(_) | InputMessage::Reported(_) => true,
         }
     }
 
@@ -104,7 +103,7 @@ impl Errand for SagaInput {
         match &self.input {
             InputMessage::Operator(command) => engine.operate(self.saga, command.clone()).await,
             InputMessage::Callback(callback) => engine.callback(self.saga, callback.clone()).await,
-            InputMessage::Report(reported) => engine.report(self.saga, reported.clone()).await,
+            InputMessage::Reported(reported) => engine.report(self.saga, reported.clone()).await,
         }
     }
 
@@ -112,7 +111,7 @@ impl Errand for SagaInput {
         let correlation_id = match &self.input {
             InputMessage::Operator(command) if command.request_id.is_none() => return None,
             InputMessage::Operator(command) => command.correlation_id.clone(),
-            InputMessage::Callback(_) | InputMessage::Report(_) => None,
+            InputMessage::Callback(_) | InputMessage::Reported(_) => None,
         };
         Some(Parcel { path: inputs_of(self.saga), body: json(&self.input), correlation_id, time_max })
     }

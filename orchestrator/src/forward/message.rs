@@ -56,7 +56,7 @@ pub struct StartMessage {
 pub enum InputMessage {
     Operator(OperatorCommand),
     Callback(Callback),
-    Report(Reported),
+    Reported(Reported),
 }
 
 impl StartMessage {

@@ -5,7 +5,7 @@
 //! | start with a key | owner of the key's shard | the key |
 //! | start without one | any owner: here, if this replica owns a shard | a key of our own, if it is forwarded |
 //! | operator's command | owner of the saga's shard | its request id |
-//! | callback | owner of the saga's shard | a repeated outcome is answered like the first |
+//! | callback, participants' reports | owner of the saga's shard | a repeated outcome is answered like the first |
 //! | append | owner of the stream's shard | its events' ids |
 //!
 //! A [`Router`] tries this replica's engine first. If that does not own the shard, the request goes to the replica that
@@ -161,10 +161,9 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// When one of the operations is not enabled and did not end that way, or no replica can take it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
+    /// When a report does not fit the saga's state, or no replica can take it.
     pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
-        let input = InputMessage::Report(reported);
+        let input = InputMessage::Reported(reported);
         self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await
     }
 
@@ -174,7 +173,6 @@ impl Router {
     ///
     /// When the stream does not fit the request, or no replica can take it. Nothing was written then, except perhaps after
     /// `InDoubt`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the event store's API"))]
     pub async fn append(&self, request: AppendRequest) -> Result<Appended, Refusal> {
         self.carry_out(shard_of_stream(&request.stream, self.parts.shards), &request).await
     }
@@ -276,7 +274,7 @@ impl Router {
             heard = self.wire.send(peer, parcel, &*self.parts.clock) => heard,
             () = self.succeeded(shard, peer) => Heard::Unknown,
         };
-        self.parts.metrics.forwarded(errand.kind(), result(&heard));
+        self.parts.metrics.shards.forwarded(errand.kind(), result(&heard));
         heard
     }
 

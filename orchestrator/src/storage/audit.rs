@@ -65,11 +65,12 @@ pub struct FoundSaga {
     pub row: Result<SagaRow, String>,
 }
 
-/// A row of `events`. The error is what in it cannot be read.
+/// A row of `events`.
 #[derive(Clone, Debug)]
 pub struct FoundEvent {
     pub place: Place,
-    pub recorded: Result<Recorded, String>,
+    /// None: of a stream that is no saga. The error is what in it cannot be read.
+    pub recorded: Option<Result<Recorded, String>>,
 }
 
 /// A row of `start_keys`, and the definition and the shard of the saga that it names, if there is one.
@@ -189,7 +190,8 @@ pub(super) struct FoundEventRecord {
 
 impl From<FoundEventRecord> for FoundEvent {
     fn from(record: FoundEventRecord) -> Self {
-        let recorded = Recorded::try_from(record.event).map_err(|error| error.to_string());
+        let of_saga = record.event.is_of_saga();
+        let recorded = of_saga.then(|| Recorded::try_from(record.event).map_err(|error| error.to_string()));
         Self { place: record.place.into(), recorded }
     }
 }

@@ -21,6 +21,20 @@ pub struct LookRecord {
     event_version: Option<i64>,
 }
 
+impl LookRecord {
+    pub fn head(&self) -> Result<StreamHead, StoreError> {
+        Ok(StreamHead {
+            id: SagaId::from_uuid(self.id),
+            version: self.number(self.version)?,
+            updated_at: Timestamp::from_micros(self.updated_at_us),
+        })
+    }
+
+    fn number(&self, version: i64) -> Result<u64, StoreError> {
+        u64::try_from(version).map_err(|_| StoreError::Unreadable(format!("stream {}: version {version}", self.name)))
+    }
+}
+
 /// Each stream's name with each of the event ids.
 pub fn pairs(asks: &[StreamAsk]) -> impl Iterator<Item = (&str, &str)> {
     asks.iter().flat_map(|ask| ask.event_ids.iter().map(|event_id| (&*ask.name, &**event_id)))
@@ -31,17 +45,12 @@ pub fn looks(asks: &[StreamAsk], records: Vec<LookRecord>) -> Result<Vec<StreamL
     let mut heads: HashMap<String, StreamHead> = HashMap::with_capacity(asks.len());
     let mut known: HashMap<String, Vec<(Arc<str>, u64)>> = HashMap::new();
     for record in records {
-        let LookRecord { name, id, version, updated_at_us, event_id, event_version } = record;
-        let unsigned = |version: i64| {
-            u64::try_from(version).map_err(|_| StoreError::Unreadable(format!("stream {name}: version {version}")))
-        };
-        let (id, updated_at) = (SagaId::from_uuid(id), Timestamp::from_micros(updated_at_us));
-        let head = StreamHead { id, version: unsigned(version)?, updated_at };
-        if let Some((event_id, version)) = event_id.zip(event_version) {
-            let version = unsigned(version)?;
-            known.entry(name.clone()).or_default().push((Arc::from(event_id), version));
+        let head = record.head()?;
+        let version = record.event_version.map(|version| record.number(version)).transpose()?;
+        if let Some((event_id, version)) = record.event_id.map(Arc::from).zip(version) {
+            known.entry(record.name.clone()).or_default().push((event_id, version));
         }
-        heads.insert(name, head);
+        heads.insert(record.name, head);
     }
     let look = |ask: &StreamAsk| StreamLook {
         name: Arc::clone(&ask.name),

@@ -381,7 +381,8 @@ impl Store for MemoryStore {
         let wanted = |row: &&SagaRow| {
             row.id.shard(shards) == shard && !row.status.is_ended() && after.is_none_or(|after| row.id > after)
         };
-        let unfinished = |row: &SagaRow| Unfinished { id: row.id, status: row.status, wake_at: row.wake_at };
+        let unfinished =
+            |row: &SagaRow| Unfinished { id: row.id, mode: row.mode, status: row.status, wake_at: row.wake_at };
         Ok(kept.rows.values().filter(wanted).take(limit as usize).map(unfinished).collect())
     }
 

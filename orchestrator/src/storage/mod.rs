@@ -36,6 +36,7 @@ use skald_core::{
     time::{Millis, Timestamp},
 };
 
+use self::{groups::ConsumerGroups, log::EventLog};
 pub use self::{postgres::PostgresStore, sqlite::SqliteStore};
 
 /// Opens the store that `url` names: `sqlite:PATH` or `postgres://..`.
@@ -43,7 +44,7 @@ pub use self::{postgres::PostgresStore, sqlite::SqliteStore};
 /// # Errors
 ///
 /// When the scheme is neither, or the database cannot be reached or opened.
-pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Storage>, StoreError> {
     match url.split_once(':') {
         Some(("sqlite", _)) => Ok(Arc::new(SqliteStore::open(url, options).await?)),
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url, options).await?)),
@@ -130,6 +131,7 @@ pub struct ShardRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     pub id: SagaId,
+    pub mode: Mode,
     pub status: Status,
     pub wake_at: Option<Timestamp>,
 }
@@ -192,6 +194,11 @@ pub struct Pause {
     pub reason: String,
     pub since: Timestamp,
 }
+
+/// All that a database keeps: sagas, the log that they and other streams share, and how far its consumers have come.
+pub trait Storage: Store + EventLog + ConsumerGroups {}
+
+impl<S: Store + EventLog + ConsumerGroups> Storage for S {}
 
 /// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
 /// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.

@@ -6,16 +6,16 @@ use std::{fmt, sync::Arc};
 use skald_core::{
     event::{Event, Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
-    shard::{batch::Fence, leases::LeaseView},
+    shard::{
+        batch::{APPENDED, Fence},
+        leases::LeaseView,
+    },
     state::{SagaRow, Status},
     time::Timestamp,
 };
 use sqlx::{FromRow, types::Uuid};
 
 use super::{KeyedSaga, OwnedShard, Pause, PauseKind, ReplicaRow, ShardRow, StoreError, StoredDefinition, Unfinished};
-
-/// The newest form of events that this Skald can fold.
-pub const EVENT_SCHEMA_VERSION: i16 = 1;
 
 #[derive(Debug, FromRow)]
 pub struct SagaRecord {
@@ -82,6 +82,12 @@ pub struct EventRecord {
     data: String,
 }
 
+impl EventRecord {
+    pub fn is_of_saga(&self) -> bool {
+        self.kind != APPENDED
+    }
+}
+
 impl TryFrom<EventRecord> for Recorded {
     type Error = StoreError;
 
@@ -90,10 +96,8 @@ impl TryFrom<EventRecord> for Recorded {
         let unreadable = |what: &dyn fmt::Display| {
             StoreError::Unreadable(format!("saga {stream}, event {}: {what}", record.version))
         };
-        if record.schema_version != EVENT_SCHEMA_VERSION {
-            return Err(unreadable(&format_args!("its form is {}, newer than this Skald", record.schema_version)));
-        }
-        let event = Event::parse(&record.kind, &record.data).map_err(|error| unreadable(&error))?;
+        let form = u16::try_from(record.schema_version).map_err(|_| unreadable(&"its form"))?;
+        let event = Event::parse(&record.kind, form, &record.data).map_err(|error| unreadable(&error))?;
         Ok(Self {
             stream,
             version: u64::try_from(record.version).map_err(|_| unreadable(&"its version"))?,
@@ -199,6 +203,7 @@ pub fn lease_view(replicas: Vec<(String,)>, shards: Vec<HadShardRecord>) -> Resu
 #[derive(Debug, FromRow)]
 pub struct UnfinishedRecord {
     id: Uuid,
+    mode: String,
     status: String,
     wake_at_us: Option<i64>,
 }
@@ -209,7 +214,8 @@ impl TryFrom<UnfinishedRecord> for Unfinished {
     fn try_from(record: UnfinishedRecord) -> Result<Self, StoreError> {
         let id = SagaId::from_uuid(record.id);
         let status = status(&record.status).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its status")))?;
-        Ok(Self { id, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
+        let mode = mode(&record.mode).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its mode")))?;
+        Ok(Self { id, mode, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
     }
 }
 
@@ -317,6 +323,6 @@ fn status(word: &str) -> Option<Status> {
     Status::ALL.into_iter().find(|status| status.as_str() == word)
 }
 
-fn mode(word: &str) -> Option<Mode> {
+pub fn mode(word: &str) -> Option<Mode> {
     [Mode::Orchestrated, Mode::Choreographed].into_iter().find(|mode| mode.as_str() == word)
 }

@@ -11,6 +11,7 @@ use skald_core::{
     definition::Definition,
     event::{Event, Recorded},
     ids::SagaId,
+    shard::batch::APPENDED,
     state::{SagaRow, SagaState, Status, StepStatus},
 };
 
@@ -60,6 +61,8 @@ pub struct EndedSaga {
 #[derive(Debug)]
 struct Stream {
     id: SagaId,
+    /// Else it is one that somebody appends to: its versions are checked, and nothing is folded.
+    is_saga: bool,
     row: Option<FoundSaga>,
     fold: Fold,
     last: Place,
@@ -112,31 +115,35 @@ impl<'a> SagaCheck<'a> {
         let FoundEvent { place, recorded } = event;
         if self.current.as_ref().is_none_or(|stream| stream.id != place.stream) {
             self.end_stream();
-            self.begin_stream(place);
+            self.begin_stream(place, recorded.is_some());
         }
         let Some(mut stream) = self.current.take() else { return };
         self.check_place(&stream, place);
         stream.last = place;
         match recorded {
-            Ok(recorded) => self.apply(&mut stream, place, &recorded),
-            Err(unreadable) => {
+            Some(Ok(recorded)) => self.apply(&mut stream, place, &recorded),
+            Some(Err(unreadable)) => {
                 self.wrong(8, place, "an event that can be read", &unreadable);
                 stream.fold = Fold::Broken;
             }
+            None if stream.is_saga => self.wrong(8, place, "events of the engine's only", APPENDED),
+            None => {}
         }
         self.current = Some(stream);
     }
 
-    fn begin_stream(&mut self, first: Place) {
+    fn begin_stream(&mut self, first: Place, of_engine: bool) {
         while let Some(row) = self.rows.pop_front_if(|row| row.id < first.stream) {
             self.without_events(&row);
         }
         let row = self.rows.pop_front_if(|row| row.id == first.stream);
-        if row.is_none() {
+        let is_saga = of_engine || row.is_some();
+        if is_saga && row.is_none() {
             self.wrong(8, first, "a row in `sagas`", "events and no row");
         }
         self.current = Some(Stream {
             id: first.stream,
+            is_saga,
             row,
             fold: Fold::Empty,
             last: Place { version: 0, ..first },
@@ -216,7 +223,7 @@ impl<'a> SagaCheck<'a> {
 
     fn end_stream(&mut self) {
         let Some(stream) = self.current.take() else { return };
-        let Stream { id, row, fold, last, decided_by_operator, .. } = stream;
+        let Stream { id, is_saga, row, fold, last, decided_by_operator, .. } = stream;
         let mut ended = None;
         if let Fold::State(definition, state) = fold {
             if let Some(FoundSaga { row: Ok(row), .. }) = &row {
@@ -239,7 +246,9 @@ impl<'a> SagaCheck<'a> {
         if let Some(FoundSaga { row: Err(unreadable), .. }) = &row {
             self.wrong(8, last, "a row that can be read", unreadable);
         }
-        self.page.known.insert(id, ended);
+        if is_saga {
+            self.page.known.insert(id, ended);
+        }
     }
 
     fn without_events(&mut self, row: &FoundSaga) {

@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{Duty, duties};
 use crate::{
     definition::Definition,
-    event::{Event, UnreadableEvent},
+    event::{Event, UnreadableEvent, upcast},
     ids::SagaId,
     state::{BadStream, SagaState},
     time::Timestamp,
@@ -142,5 +142,6 @@ fn read(kind: &str, data: &str) -> Result<Event, UnreadableEvent> {
         }
     }
     let data = serde_json::to_string(&fields).map_err(|error| unreadable(&error))?;
-    Event::parse(kind, &data)
+    // Skald tells every event in the newest form it knows, and is not older than its participants.
+    Event::parse(kind, upcast::newest(kind), &data)
 }

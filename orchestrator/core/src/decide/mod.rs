@@ -178,6 +178,7 @@ pub fn start(definition: &Definition, start: Start, now: Timestamp) -> Result<De
         mode: start.mode,
         input: start.input,
         correlation_id: start.correlation_id,
+        subject: None,
         traceparent: start.traceparent,
         deadline_at: definition.deadline.map(|deadline| now.plus(deadline)),
     };

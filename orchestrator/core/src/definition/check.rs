@@ -15,7 +15,7 @@ use super::{
     read::{Draft, DraftStep},
     references,
 };
-use crate::event::{Event, UnreadableEvent};
+use crate::event::Event;
 
 /// What the checks learn about the steps, for the definition made of them.
 pub(super) struct Findings {
@@ -231,8 +231,7 @@ fn check_event_names(draft: &Draft, steps: &[DraftStep], problems: &mut Vec<Prob
     let mut meanings: BTreeMap<&str, String> = BTreeMap::new();
     for (place, name) in saga.into_iter().chain(steps) {
         let Some(name) = name else { continue };
-        // Reading an event tells the engine's kinds from all other names.
-        if !matches!(Event::parse(name, ""), Err(UnreadableEvent::Kind(_))) {
+        if Event::KINDS.contains(&name.as_str()) {
             tell(problems, place, format!("`{name}` is the engine's own name of an event: choose another"));
         } else if let Some(first) = meanings.get(name.as_str()) {
             tell(problems, place, format!("`{name}` is the event of {first} already: a name means one thing"));

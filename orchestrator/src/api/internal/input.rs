@@ -1,4 +1,4 @@
-//! `POST /internal/sagas/{id}/inputs`: an operator's command or a callback that another replica received.
+//! `POST /internal/sagas/{id}/inputs`: an operator's command, a callback or participants' reports that another replica received.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
@@ -22,7 +22,7 @@ pub async fn handle(
     let answer = match message {
         InputMessage::Operator(command) => app.engine().operate(saga, command).await,
         InputMessage::Callback(callback) => app.engine().callback(saga, callback).await,
-        InputMessage::Report(reported) => app.engine().report(saga, reported).await,
+        InputMessage::Reported(reported) => app.engine().report(saga, reported).await,
     };
     Ok(answered(&answer))
 }

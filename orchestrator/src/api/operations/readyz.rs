@@ -16,7 +16,7 @@ use super::super::{
     params::Params,
     problem::{Problem, problems},
 };
-use crate::{app::App, engine::Health, forward::owners::Owner};
+use crate::{app::App, engine::Health, forward::owners::Owner, storage::groups::ShardLag};
 
 /// The database must answer by then.
 const PING_TIME_MAX: Duration = Duration::from_secs(2);
@@ -59,7 +59,7 @@ pub enum ReplicaRole {
 /// One thing that readiness depends on, or that is worth knowing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadinessCheck {
-    /// `database`, `commits`, `shards`, `replicas`, or `participant` and its name.
+    /// `database`, `commits`, `shards`, `replicas`, `bus`, `lag`, or `participant` and its name.
     #[schema(example = "database")]
     name: String,
     ok: bool,
@@ -98,6 +98,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     if verbose {
         let alive = check("replicas", true, format!("{} alive", replicas(&app).await));
         checks.extend([database, commits, shards, alive]);
+        checks.extend(bus(&app));
+        checks.extend(lag(&app).await);
         checks.extend(participants(&app));
     }
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
@@ -119,6 +121,22 @@ async fn database(app: &App) -> ReadinessCheck {
         }
         Err(_) => check("database", false, format!("did not answer within {PING_TIME_MAX:?}")),
     }
+}
+
+/// Publishing does not make a replica unready: what is not published yet is in the log.
+fn bus(app: &App) -> Option<ReadinessCheck> {
+    let trouble = app.bus()?.trouble();
+    let detail = if trouble.is_none() { "events are being published" } else { "takes no events; trying again" };
+    Some(check("bus", trouble.is_none(), detail))
+}
+
+/// How far consumer groups are behind, if there are any.
+async fn lag(app: &App) -> Option<ReadinessCheck> {
+    let lags = app.groups(|groups| async move { groups.lags(None).await }).await.ok()?;
+    let sum = |of: fn(&ShardLag) -> u64| lags.values().flatten().map(of).sum::<u64>();
+    let (ahead, parked) = (sum(|lag| lag.ahead), sum(|lag| lag.parked));
+    let detail = format!("{} consumer groups, {ahead} events to look at, {parked} parked", lags.len());
+    (!lags.is_empty()).then(|| check("lag", parked == 0, detail))
 }
 
 fn commits(health: &Health) -> ReadinessCheck {

@@ -1,7 +1,7 @@
 //! `GET /sagas/{id}/stream`: a saga's events as they happen (server-sent events).
 //!
 //! A reader costs one waiting future. It is woken by the engine when the saga moves on here; when the saga's shard is
-//! another replica's, by that shard's head, which [`heads`] looks at once a second for all readers.
+//! another replica's, by that shard's head, which [`heads`] looks at for all readers.
 
 use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 

@@ -68,16 +68,7 @@ impl TryFrom<Recorded> for SagaEvent {
     type Error = Problem;
 
     fn try_from(recorded: Recorded) -> Result<Self, Problem> {
-        let text = recorded.event.data();
-        // Not through a tree: inputs and outputs keep their text.
-        let mut data: BTreeMap<String, Box<RawValue>> = serde_json::from_str(&text).map_err(Problem::internal)?;
-        for name in TIMES {
-            if let Some(value) = data.get_mut(name)
-                && let Ok(micros) = value.get().parse()
-            {
-                *value = to_raw_value(&Moment(Timestamp::from_micros(micros))).map_err(Problem::internal)?;
-            }
-        }
+        let data = shown(&recorded.event.data()).map_err(Problem::internal)?;
         let word = |name: &str| data.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok());
         Ok(Self {
             id: format!("{}:{}", recorded.stream, recorded.version),
@@ -94,4 +85,22 @@ impl TryFrom<Recorded> for SagaEvent {
             data,
         })
     }
+}
+
+/// The fields of a saga's event, with times as text.
+///
+/// # Errors
+///
+/// When the data is not a JSON object.
+pub fn shown(data: &str) -> serde_json::Result<BTreeMap<String, Box<RawValue>>> {
+    // Not through a tree: inputs and outputs keep their text.
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(data)?;
+    for name in TIMES {
+        if let Some(value) = fields.get_mut(name)
+            && let Ok(micros) = value.get().parse()
+        {
+            *value = to_raw_value(&Moment(Timestamp::from_micros(micros)))?;
+        }
+    }
+    Ok(fields)
 }

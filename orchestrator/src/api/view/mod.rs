@@ -9,7 +9,7 @@ use skald_core::state::{Failure, SagaRow};
 use utoipa::ToSchema;
 
 pub use self::{
-    event::{SagaEvent, SagaEventPage},
+    event::{SagaEvent, SagaEventPage, shown},
     fold::saga_view,
 };
 use super::words::{Moment, SagaMode, SagaStatus, StepOperation, StepOutcome, StepStatus};

@@ -17,7 +17,7 @@ use std::{
 use skald_core::time::Millis;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
-use super::super::{Store, StoreOptions, open};
+use super::super::{Storage, StoreOptions, open};
 
 /// A lease that does not end during a test.
 pub const LEASE: Millis = Millis(60_000);
@@ -50,13 +50,13 @@ impl Database {
     }
 
     /// Opens the database as a process of its own would.
-    pub async fn open(&self, shards: u16) -> Arc<dyn Store> {
+    pub async fn open(&self, shards: u16) -> Arc<dyn Storage> {
         let options = StoreOptions { readers: 2, shards, lease: Millis(5000) };
         open(&self.url, &options).await.unwrap()
     }
 
     /// Opens and migrates it.
-    pub async fn migrated(&self, shards: u16) -> Arc<dyn Store> {
+    pub async fn migrated(&self, shards: u16) -> Arc<dyn Storage> {
         let store = self.open(shards).await;
         store.migrate().await.unwrap();
         store

@@ -62,7 +62,12 @@ pub async fn unfinished_sagas_are_paged_by_id(database: &Database) {
         let mut expected: Vec<Unfinished> = sagas
             .iter()
             .filter(|saga| unfinished(saga))
-            .map(|saga| Unfinished { id: saga.id(), status: saga.row.status, wake_at: saga.row.wake_at })
+            .map(|saga| Unfinished {
+                id: saga.id(),
+                mode: saga.row.mode,
+                status: saga.row.status,
+                wake_at: saga.row.wake_at,
+            })
             .collect();
         expected.sort_by_key(|saga| saga.id);
         assert_eq!(store.unfinished(shard, None, 100).await.unwrap(), expected);

@@ -26,8 +26,17 @@ use skald_core::{
 
 use super::{
     StoreError,
-    log::{LogEvent, LogFilter},
+    log::{EventLog, LogEvent, LogFilter},
 };
+use operators::Fate;
+use rows::GroupRows;
+
+mod holding;
+mod operators;
+mod positions;
+pub(super) mod rows;
+mod settling;
+mod turns;
 
 /// Which events a group wants; empty lists and None mean "any".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,7 +201,7 @@ pub struct ShardLag {
 
 /// Every method answers None when there is no such group.
 #[async_trait]
-pub trait ConsumerGroups {
+pub trait ConsumerGroups: Send + Sync + std::fmt::Debug + 'static {
     /// Creates the group, or changes its filter and retry policy.
     async fn put_group(&self, group: &NewGroup) -> Result<PutGroup, StoreError>;
 
@@ -231,4 +240,63 @@ pub trait ConsumerGroups {
 
     /// How far the group is behind, or each group when none is named; shards ascending.
     async fn lags(&self, group: Option<&str>) -> Result<BTreeMap<String, Vec<ShardLag>>, StoreError>;
+}
+
+#[async_trait]
+impl<S: GroupRows + EventLog> ConsumerGroups for S {
+    async fn put_group(&self, group: &NewGroup) -> Result<PutGroup, StoreError> {
+        self.put_group_row(group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, StoreError> {
+        self.group_rows().await
+    }
+
+    async fn group(&self, name: &str) -> Result<Option<Group>, StoreError> {
+        Ok(self.view(name).await?.map(|view| view.group))
+    }
+
+    async fn drop_group(&self, name: &str) -> Result<bool, StoreError> {
+        self.drop_group_rows(name).await
+    }
+
+    async fn poll_group(&self, poll: &Poll) -> Result<Option<Polled>, StoreError> {
+        turns::poll(self, poll).await
+    }
+
+    async fn settle(&self, group: &str, settlements: &[Settlement]) -> Result<Option<Vec<(Shard, i64)>>, StoreError> {
+        settling::settle(self, group, settlements).await
+    }
+
+    async fn parked(
+        &self,
+        group: &str,
+        after: Option<(Shard, i64)>,
+        limit: u32,
+    ) -> Result<Option<Vec<Parked>>, StoreError> {
+        match self.view(group).await? {
+            Some(_) => operators::parked(self, group, after, limit).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn replay_parked(&self, group: &str, shard: Shard, position: i64) -> Result<Option<bool>, StoreError> {
+        operators::decide_parked(self, group, (shard, position), Fate::Replay).await
+    }
+
+    async fn drop_parked(&self, group: &str, shard: Shard, position: i64) -> Result<Option<bool>, StoreError> {
+        operators::decide_parked(self, group, (shard, position), Fate::Drop).await
+    }
+
+    async fn replay_range(&self, group: &str, range: &ReplayRange) -> Result<Option<Replayed>, StoreError> {
+        operators::replay_range(self, group, range).await
+    }
+
+    async fn lags(&self, group: Option<&str>) -> Result<BTreeMap<String, Vec<ShardLag>>, StoreError> {
+        let mut lags = BTreeMap::<String, Vec<ShardLag>>::new();
+        for (group, lag) in self.lag_rows(group).await? {
+            lags.entry(group).or_default().push(lag);
+        }
+        Ok(lags)
+    }
 }

@@ -1,37 +1,62 @@
 //! A batch as the columns that the commit statement unnests: one array per column, so that a batch of any size is the
 //! same statement.
 
+use std::borrow::Cow;
+
 use skald_core::{
-    shard::batch::{Batch, NewEvent, Transition},
+    shard::batch::{APPENDED, Append, AppendedEvent, Batch, NewEvent, Origin, Transition},
     time::Timestamp,
 };
 use sqlx::{Arguments as _, error::BoxDynError, postgres::PgArguments, types::Uuid};
 
-use super::super::wellformed::fence_index;
+use super::{
+    super::{log::category, wellformed},
+    commit::{COMMIT, COMMIT_FROM_OUTSIDE, Statement},
+};
 
-/// The parameters of the commit statement, in its order.
-pub fn arguments(batch: &Batch) -> Result<PgArguments, BoxDynError> {
+/// The statement that writes a batch, with its parameters in its order.
+pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     let mut fences = Fences::with_capacity(batch.fences.len());
     let mut sagas = Sagas::with_capacity(batch.transitions.len());
     let mut events = Events::with_capacity(batch.event_count());
+    let from_outside = wellformed::is_from_outside(batch);
+    let mut outside = Outside::with_capacity(if from_outside { batch.event_count() } else { 0 });
+    let mut streams = Streams::with_capacity(batch.appends.len());
     for fence in &batch.fences {
         fences.shard.push(i32::from(fence.shard.0));
         fences.epoch.push(fence.epoch.0);
         fences.events.push(0);
     }
     for transition in &batch.transitions {
-        let fence = fence_index(batch, transition).ok_or("a transition without a fence")?;
+        let fence = wellformed::fence_index(batch, transition.shard).ok_or("a transition without a fence")?;
         sagas.push(fence, transition)?;
         for event in &transition.events {
             fences.events[fence] += 1;
             events.push(fence, fences.events[fence], transition, event)?;
+            if from_outside {
+                outside.push(&event.origin);
+            }
+        }
+    }
+    for append in &batch.appends {
+        let fence = wellformed::fence_index(batch, append.shard).ok_or("an append without a fence")?;
+        streams.push(fence, append)?;
+        for event in &append.events {
+            fences.events[fence] += 1;
+            events.push_appended(fence, fences.events[fence], append, event)?;
+            outside.push_appended(event)?;
         }
     }
     let mut arguments = PgArguments::default();
     fences.add_to(&mut arguments)?;
     sagas.add_to(&mut arguments)?;
     events.add_to(&mut arguments)?;
-    Ok(arguments)
+    if !from_outside {
+        return Ok(Statement { text: COMMIT, arguments });
+    }
+    outside.add_to(&mut arguments)?;
+    streams.add_to(&mut arguments)?;
+    Ok(Statement { text: COMMIT_FROM_OUTSIDE, arguments })
 }
 
 /// Declares a struct of columns, and how they become parameters in the order of declaration.
@@ -114,7 +139,8 @@ columns!(Events<'a> {
     type_name: Option<&'a str>,
     occurred_at_us: i64,
     actor: Option<&'a str>,
-    data: String,
+    data: Cow<'a, str>,
+    schema_version: i16,
 });
 
 impl<'a> Events<'a> {
@@ -128,7 +154,74 @@ impl<'a> Events<'a> {
         self.type_name.push((*event.type_name != *kind).then_some(&*event.type_name));
         self.occurred_at_us.push(event.occurred_at.as_micros());
         self.actor.push(event.actor.as_deref());
-        self.data.push(event.event.data());
+        self.data.push(event.event.data().into());
+        self.schema_version.push(i16::try_from(event.event.schema_version())?);
+        Ok(())
+    }
+
+    fn push_appended(
+        &mut self,
+        fence: usize,
+        nth: i64,
+        to: &'a Append,
+        event: &'a AppendedEvent,
+    ) -> Result<(), BoxDynError> {
+        self.fence.push(i32::try_from(fence + 1)?);
+        self.nth.push(nth);
+        self.stream.push(to.stream.as_uuid());
+        self.version.push(i64::try_from(event.version)?);
+        self.kind.push(APPENDED);
+        self.type_name.push(Some(&event.type_name));
+        self.occurred_at_us.push(event.occurred_at.as_micros());
+        self.actor.push(event.actor.as_deref());
+        self.data.push(event.data.get().into());
+        self.schema_version.push(i16::try_from(event.schema_version)?);
+        Ok(())
+    }
+}
+
+// What only events from outside have; of as many rows as the events.
+columns!(Outside<'a> {
+    event_id: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    causation_id: Option<&'a str>,
+});
+
+impl<'a> Outside<'a> {
+    fn push(&mut self, origin: &'a Origin) {
+        self.event_id.push(origin.event_id.as_deref());
+        self.correlation_id.push(None);
+        self.causation_id.push(origin.causation_id.as_deref());
+    }
+
+    fn push_appended(&mut self, event: &'a AppendedEvent) -> Result<(), BoxDynError> {
+        self.event_id.push(Some(&event.event_id));
+        self.correlation_id.push(event.correlation_id.as_deref());
+        self.causation_id.push(event.causation_id.as_deref());
+        Ok(())
+    }
+}
+
+columns!(Streams<'a> {
+    fence: i32,
+    id: Uuid,
+    name: &'a str,
+    category: &'a str,
+    version_before: i64,
+    version: i64,
+    updated_at_us: i64,
+});
+
+impl<'a> Streams<'a> {
+    fn push(&mut self, fence: usize, append: &'a Append) -> Result<(), BoxDynError> {
+        let last = append.events.last().ok_or("an append without events")?;
+        self.fence.push(i32::try_from(fence + 1)?);
+        self.id.push(append.stream.as_uuid());
+        self.name.push(&append.name);
+        self.category.push(category(&append.name));
+        self.version_before.push(i64::try_from(append.version_before)?);
+        self.version.push(i64::try_from(last.version)?);
+        self.updated_at_us.push(last.occurred_at.as_micros());
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | no session could be had (refused, no such database, starting up, too many clients, slow) | `NotApplied` |
 //! | `SK001`: a shard is no longer held under the batch's epoch | `Fenced` |
-//! | `SK002`: a saga is not at the version that the batch continues | `Refused` |
+//! | `SK002`: a saga or stream is not at the version that the batch continues | `Refused` |
 //! | class 22, 23 or 54: bad data, a key or version that exists, too large for an index | `Refused` |
 //! | any other error *response* before the statement was reported complete: serialization (40001, 40P01), disk full (53100), read-only (25006), lock or statement timeout (55P03, 57014), termination (57P01), .. | `NotApplied` |
 //! | an error response after that: the implicit commit was refused | `NotApplied` |
@@ -38,13 +38,22 @@ use super::{super::wellformed, CONNECT_TIMEOUT, SessionTimeouts, columns};
 /// Batches waiting for the session. The engine has one commit in flight; this is for whoever shares the store.
 const QUEUE: usize = 16;
 
-/// Writes a batch, or raises and writes nothing.
+/// A statement that writes a batch, or raises and writes nothing.
 ///
 /// `held` locks the rows of the shards that are still ours, in ascending order, and `fence` moves their heads. Every
 /// other write hangs on `base`, which has rows only if all fences held: a sibling that did not would be written although
 /// the fence matched nothing. Events find the first position of their shard by the place of its fence in the batch,
 /// which spares a join.
-pub(super) const COMMIT: &str = "
+macro_rules! statement {
+    (
+        event_columns: $event_columns:literal,
+        event_arrays: $event_arrays:literal,
+        streams: $streams:literal,
+        expected: $expected:literal,
+        written: $written:literal $(,)?
+    ) => {
+        concat!(
+            "
 WITH held AS MATERIALIZED (
     SELECT s.shard, f.events
     FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS f (shard, epoch, events)
@@ -100,16 +109,72 @@ WITH held AS MATERIALIZED (
     FROM base, saga
     WHERE key IS NOT NULL
 ), logged AS (
-    INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data)
+    INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data,
+                        schema_version",
+            $event_columns,
+            ")
     SELECT ($1)[event.fence], base.heads[event.fence] + event.nth, stream, version, ($2)[event.fence], kind, type,
-           occurred_at_us, actor, data
+           occurred_at_us, actor, data, schema_version",
+            $event_columns,
+            "
     FROM base,
          unnest($23::integer[], $24::bigint[], $25::uuid[], $26::bigint[], $27::text[], $28::text[], $29::bigint[],
-                $30::text[], $31::text[])
-             AS event (fence, nth, stream, version, kind, type, occurred_at_us, actor, data)
-)
-SELECT skald_check_commit($1, (SELECT shards FROM taken), cardinality($4)::bigint,
-                          (SELECT count(*) FROM created) + (SELECT count(*) FROM updated))";
+                $30::text[], $31::text[], $32::smallint[]",
+            $event_arrays,
+            ")
+             AS event (fence, nth, stream, version, kind, type, occurred_at_us, actor, data, schema_version",
+            $event_columns,
+            ")
+)",
+            $streams,
+            "
+SELECT skald_check_commit($1, (SELECT shards FROM taken), (cardinality($4)",
+            $expected,
+            ")::bigint,
+                          (SELECT count(*) FROM created) + (SELECT count(*) FROM updated)",
+            $written,
+            ")"
+        )
+    };
+}
+
+/// For a batch of the engine's own transitions, which most are.
+pub(super) const COMMIT: &str = statement! {
+    event_columns: "",
+    event_arrays: "",
+    streams: "",
+    expected: "",
+    written: "",
+};
+
+/// For a batch with events that came from outside. Kept apart, so that the others do not pay for it.
+pub(super) const COMMIT_FROM_OUTSIDE: &str = statement! {
+    event_columns: ", event_id, correlation_id, causation_id",
+    event_arrays: ", $33::text[], $34::text[], $35::text[]",
+    streams: ", stream AS MATERIALIZED (
+    SELECT *
+    FROM unnest($36::integer[], $37::uuid[], $38::text[], $39::text[], $40::bigint[], $41::bigint[], $42::bigint[])
+        AS stream (fence, id, name, category, version_before, version, updated_at_us)
+), begun AS (
+    INSERT INTO streams (name, id, shard, category, version, created_at_us, updated_at_us)
+    SELECT name, id, ($1)[fence], category, version, updated_at_us, updated_at_us
+    FROM base, stream
+    WHERE version_before = 0
+    RETURNING 1
+), continued AS (
+    UPDATE streams AS s
+    SET version = stream.version, updated_at_us = stream.updated_at_us
+    FROM base, stream
+    WHERE stream.version_before > 0
+      AND s.name = stream.name
+      AND s.id = stream.id
+      AND s.shard = ($1)[stream.fence]
+      AND s.version = stream.version_before
+    RETURNING 1
+)",
+    expected: " + cardinality($36)",
+    written: " + (SELECT count(*) FROM begun) + (SELECT count(*) FROM continued)",
+};
 
 /// The handle of the task that owns the writing session. A commit that was handed to it runs to its end whether or not
 /// anyone still waits for the answer.
@@ -117,8 +182,14 @@ pub struct Writer {
     jobs: mpsc::Sender<Job>,
 }
 
+/// What writes one batch.
+pub struct Statement {
+    pub text: &'static str,
+    pub arguments: PgArguments,
+}
+
 struct Job {
-    arguments: PgArguments,
+    statement: Statement,
     answer: oneshot::Sender<Result<(), CommitError>>,
 }
 
@@ -138,14 +209,14 @@ impl Writer {
     }
 
     pub async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
-        if batch.transitions.is_empty() {
+        if batch.transitions.is_empty() && batch.appends.is_empty() {
             return Ok(());
         }
         wellformed::check(batch)?;
-        let arguments = columns::arguments(batch).map_err(|error| CommitError::Refused(error.to_string()))?;
+        let statement = columns::statement(batch).map_err(|error| CommitError::Refused(error.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let stopped = || CommitError::NotApplied("the store is shutting down".to_owned());
-        self.jobs.send(Job { arguments, answer }).await.map_err(|_| stopped())?;
+        self.jobs.send(Job { statement, answer }).await.map_err(|_| stopped())?;
         answered.await.unwrap_or_else(|_| Err(CommitError::InDoubt("the writer died".to_owned())))
     }
 }
@@ -171,7 +242,7 @@ pub(super) fn writer_session(base: &PgConnectOptions, lease: Millis) -> PgConnec
 
 async fn run(mut session: Session, mut queue: mpsc::Receiver<Job>) {
     while let Some(job) = queue.recv().await {
-        let result = session.commit(job.arguments).await;
+        let result = session.commit(job.statement).await;
         // Nobody may be waiting any more; what was written stays written, and is found by whoever takes the shard.
         let _ = job.answer.send(result);
     }
@@ -185,12 +256,12 @@ struct Session {
 }
 
 impl Session {
-    async fn commit(&mut self, arguments: PgArguments) -> Result<(), CommitError> {
+    async fn commit(&mut self, statement: Statement) -> Result<(), CommitError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let executed = tokio::time::timeout(self.patience, execute(&mut connection, arguments)).await;
+        let executed = tokio::time::timeout(self.patience, execute(&mut connection, statement)).await;
         let result = executed.unwrap_or_else(|_| {
             Err(CommitError::InDoubt(format!("no answer within {} ms", self.patience.as_millis())))
         });
@@ -223,8 +294,8 @@ impl Session {
     }
 }
 
-async fn execute(connection: &mut PgConnection, arguments: PgArguments) -> Result<(), CommitError> {
-    let mut answers = connection.fetch_many(sqlx::query_with(COMMIT, arguments));
+async fn execute(connection: &mut PgConnection, statement: Statement) -> Result<(), CommitError> {
+    let mut answers = connection.fetch_many(sqlx::query_with(statement.text, statement.arguments));
     let mut complete = false;
     loop {
         match answers.try_next().await {

@@ -1,7 +1,8 @@
 //! The production store: PostgreSQL, any number of shards and replicas.
 //!
-//! Three kinds of sessions, so that none waits for another's work: the *writer* ([`commit`]) carries nothing but
+//! Several kinds of sessions, so that none waits for another's work: the *writer* ([`commit`]) carries nothing but
 //! commits; *leases* is one session for nothing else; *control* does the few other writes; *readers* read, and cannot write.
+//! Those who follow the log have their own: *log* reads it, and *groups* writes how far consumers have come.
 //!
 //! No statement here spans round trips: there is no transaction to be left open by a dropped future. (A dropped
 //! `pool.begin()` would leave one on a pooled connection.) Migrations, run at start, are the exception.
@@ -11,8 +12,11 @@
 mod audit;
 mod columns;
 mod commit;
+mod event_stats;
+mod groups;
 mod leases;
 mod lifecycle;
+mod log;
 mod look_up;
 mod reads;
 mod registry;
@@ -22,14 +26,14 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::atomic::AtomicI64, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
 
 use async_trait::async_trait;
 use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamHead, StreamLook},
         leases::LeaseView,
     },
     state::SagaRow,
@@ -43,12 +47,16 @@ use sqlx::{
 pub use self::audit::PostgresAudit;
 use self::sessions::Sessions;
 use super::{
-    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
-    StoreOptions, StoredDefinition, Unfinished,
+    EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
+    StoreError, StoreOptions, StoredDefinition, Unfinished,
+    log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats},
 };
 
 /// Sessions for registrations, pauses, migrations and the question whether the database takes writes.
 const CONTROL_CONNECTIONS: u32 = 2;
+
+/// Sessions for the writes of consumer groups; each lasts a fraction of a millisecond.
+const GROUP_CONNECTIONS: u32 = 4;
 
 /// How long to wait for a connection, to the database or from a pool.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +71,11 @@ pub struct PostgresStore {
     leases: Sessions,
     control: Sessions,
     readers: Sessions,
+    /// Read the log, and go by plans that are made once.
+    log: Sessions,
+    /// Write how far consumer groups have come, durably only by and by.
+    groups: Sessions,
+    remembered: Remembered,
     /// Shards to create in a database that has none.
     shards: u16,
     /// When partitions were last looked after.
@@ -92,8 +105,28 @@ impl PostgresStore {
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(reader_session(&base));
         let readers = Sessions { pool: readers, patience: READ_TIMEOUT };
+        let log = PgPoolOptions::new()
+            .max_connections(options.readers.max(1))
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(log::session(&base));
+        let log = Sessions { pool: log, patience: READ_TIMEOUT };
+        let groups = PgPoolOptions::new()
+            .max_connections(GROUP_CONNECTIONS)
+            .acquire_timeout(patience.max(CONNECT_TIMEOUT))
+            .connect_lazy_with(groups::session(&base, options.lease));
+        let groups = Sessions { pool: groups, patience };
         let writer = commit::Writer::spawn(&base, options.lease, patience);
-        Ok(Self { writer, leases, control, readers, shards: options.shards, maintained_at_us: AtomicI64::new(0) })
+        Ok(Self {
+            writer,
+            leases,
+            control,
+            readers,
+            log,
+            groups,
+            remembered: Remembered::default(),
+            shards: options.shards,
+            maintained_at_us: AtomicI64::new(0),
+        })
     }
 }
 
@@ -233,7 +266,7 @@ impl Store for PostgresStore {
     }
 
     async fn look_up(&self, asks: &[StreamAsk]) -> Result<Vec<StreamLook>, StoreError> {
-        self.readers.ask(async |session| look_up::look_up(session, asks).await).await
+        self.log.ask(async |session| look_up::look_up(session, asks).await).await
     }
 
     async fn row(&self, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {
@@ -270,5 +303,46 @@ impl Store for PostgresStore {
 
     async fn unpause(&self, kind: PauseKind, name: &str) -> Result<bool, StoreError> {
         self.control.ask(async |session| registry::unpause(session, kind, name).await).await
+    }
+}
+
+#[async_trait]
+impl EventLog for PostgresStore {
+    async fn heads(&self) -> Result<BTreeMap<Shard, i64>, StoreError> {
+        self.log.ask(async |session| log::heads(session).await).await
+    }
+
+    async fn log(&self, query: &LogQuery) -> Result<LogPage, StoreError> {
+        log::log(&self.log, &self.remembered, query).await
+    }
+
+    async fn stream_log(
+        &self,
+        stream: SagaId,
+        after: u64,
+        until: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<LogEvent>, StoreError> {
+        log::stream_log(&self.log, &self.remembered, stream, (after, until), limit).await
+    }
+
+    async fn stream_head(&self, name: &str) -> Result<Option<StreamHead>, StoreError> {
+        self.log.ask(async |session| look_up::stream_head(session, name).await).await
+    }
+
+    async fn events_at(&self, shard: Shard, positions: &[i64]) -> Result<Vec<LogEvent>, StoreError> {
+        log::events_at(&self.log, &self.remembered, shard, positions).await
+    }
+
+    async fn event_stats(&self) -> Result<EventStats, StoreError> {
+        stats::stats(self).await
+    }
+
+    async fn relayed(&self, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
+        event_stats::relayed(&self.log, bus).await
+    }
+
+    async fn note_relayed(&self, bus: &str, positions: &BTreeMap<Shard, i64>) -> Result<(), StoreError> {
+        event_stats::note_relayed(&self.groups, bus, positions).await
     }
 }

@@ -5,7 +5,7 @@
 //! | what happened | means |
 //! | --- | --- |
 //! | the shard is no longer held under the batch's epoch, or the batch names another shard than 0 | `Fenced` |
-//! | a saga is not at the version that the batch continues | `Refused` |
+//! | a saga or stream is not at the version that the batch continues | `Refused` |
 //! | `SQLITE_CONSTRAINT`, `TOOBIG`, `MISMATCH`: a key or version that exists, bad data | `Refused` |
 //! | any other error before `COMMIT` (`BUSY`, `FULL`, `IOERR`, `READONLY`, ..) | `NotApplied` |
 //! | `BUSY` or `FULL` by `COMMIT`: the commit record was not written | `NotApplied` |
@@ -37,7 +37,7 @@ mod code {
 }
 
 pub async fn commit(writer: &Writer, batch: &Batch) -> Result<(), CommitError> {
-    if batch.transitions.is_empty() {
+    if batch.transitions.is_empty() && batch.appends.is_empty() {
         return Ok(());
     }
     wellformed::check(batch)?;
@@ -82,7 +82,7 @@ impl Session {
                 .map_err(|error| not_written(&error))?
                 .rows_affected();
             if changed != chunk.rows as u64 {
-                let refusal = format!("{changed} of {} sagas were at the expected version", chunk.rows);
+                let refusal = format!("{changed} of {} sagas or streams were at the expected version", chunk.rows);
                 return Err(CommitError::Refused(refusal));
             }
         }

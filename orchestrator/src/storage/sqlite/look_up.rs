@@ -1,6 +1,6 @@
 //! Where streams end, and which event ids they know.
 
-use skald_core::shard::batch::{StreamAsk, StreamLook};
+use skald_core::shard::batch::{StreamAsk, StreamHead, StreamLook};
 use sqlx::SqlitePool;
 
 use super::{
@@ -27,4 +27,17 @@ pub async fn look_up(pool: &SqlitePool, asks: &[StreamAsk]) -> Result<Vec<Stream
     .await
     .map_err(failed)?;
     looks(asks, rows)
+}
+
+pub async fn stream_head(pool: &SqlitePool, name: &str) -> Result<Option<StreamHead>, StoreError> {
+    let row: Option<LookRecord> = sqlx::query_as(
+        "SELECT name, id, version, updated_at_us, NULL AS event_id, NULL AS event_version
+         FROM streams
+         WHERE name = ?1",
+    )
+    .bind(name)
+    .fetch_optional(pool)
+    .await
+    .map_err(failed)?;
+    row.map(|row| row.head()).transpose()
 }

@@ -9,8 +9,11 @@
 
 mod audit;
 mod commit;
+mod event_stats;
+mod groups;
 mod leases;
 mod lifecycle;
+mod log;
 mod look_up;
 mod reads;
 mod registry;
@@ -20,14 +23,17 @@ mod rows;
 mod tests;
 mod writer;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     shard::{
-        batch::{Batch, CommitError, Fence, StreamAsk, StreamLook},
+        batch::{Batch, CommitError, Fence, StreamAsk, StreamHead, StreamLook},
         leases::LeaseView,
     },
     state::SagaRow,
@@ -41,8 +47,9 @@ use sqlx::{
 pub use self::audit::SqliteAudit;
 use self::writer::Writer;
 use super::{
-    KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
-    StoreOptions, StoredDefinition, Unfinished,
+    EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
+    StoreError, StoreOptions, StoredDefinition, Unfinished,
+    log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats},
 };
 
 /// The only shard.
@@ -59,6 +66,7 @@ const LOG_BYTES_KEPT: &str = "67108864";
 pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
+    remembered: Remembered,
 }
 
 impl SqliteStore {
@@ -72,7 +80,7 @@ impl SqliteStore {
         let writer = Writer::spawn(writing(&base)).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(options.readers.max(1)).connect_lazy_with(base.read_only(true));
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, remembered: Remembered::default() })
     }
 }
 
@@ -240,5 +248,49 @@ impl Store for SqliteStore {
 
     async fn unpause(&self, kind: PauseKind, name: &str) -> Result<bool, StoreError> {
         registry::unpause(&self.writer, kind, name).await
+    }
+}
+
+#[async_trait]
+impl EventLog for SqliteStore {
+    async fn heads(&self) -> Result<BTreeMap<Shard, i64>, StoreError> {
+        log::heads(&self.readers).await
+    }
+
+    async fn log(&self, query: &LogQuery) -> Result<LogPage, StoreError> {
+        log::log(&self.readers, &self.remembered, query).await
+    }
+
+    async fn stream_log(
+        &self,
+        stream: SagaId,
+        after: u64,
+        until: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<LogEvent>, StoreError> {
+        log::stream_log(&self.readers, &self.remembered, stream, (after, until), limit).await
+    }
+
+    async fn stream_head(&self, name: &str) -> Result<Option<StreamHead>, StoreError> {
+        look_up::stream_head(&self.readers, name).await
+    }
+
+    async fn events_at(&self, shard: Shard, positions: &[i64]) -> Result<Vec<LogEvent>, StoreError> {
+        if shard != SHARD {
+            return Ok(Vec::new());
+        }
+        log::events_at(&self.readers, &self.remembered, positions).await
+    }
+
+    async fn event_stats(&self) -> Result<EventStats, StoreError> {
+        stats::stats(self).await
+    }
+
+    async fn relayed(&self, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
+        event_stats::relayed(&self.readers, bus).await
+    }
+
+    async fn note_relayed(&self, bus: &str, positions: &BTreeMap<Shard, i64>) -> Result<(), StoreError> {
+        event_stats::note_relayed(&self.writer, bus, positions).await
     }
 }

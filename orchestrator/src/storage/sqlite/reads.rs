@@ -73,7 +73,7 @@ pub async fn unfinished(
     limit: u32,
 ) -> Result<Vec<Unfinished>, StoreError> {
     let rows: Vec<UnfinishedRecord> = sqlx::query_as(
-        "SELECT id, status, wake_at_us
+        "SELECT id, mode, status, wake_at_us
          FROM sagas
          WHERE shard = ?1 AND ended_at_us IS NULL AND id > ?2
          ORDER BY id

@@ -6,10 +6,12 @@
 use std::sync::{Arc, OnceLock};
 
 use skald_core::{
-    shard::batch::{Batch, NewEvent, Transition},
+    shard::batch::{APPENDED, Append, AppendedEvent, Batch, NewEvent, Transition},
     time::Timestamp,
 };
 use sqlx::{Arguments as _, error::BoxDynError, sqlite::SqliteArguments};
+
+use super::super::{log::category, wellformed};
 
 /// The largest chunk has `1 << (SIZES - 1)` rows.
 const SIZES: usize = 7;
@@ -68,13 +70,40 @@ static UPDATED: Template = Template::new(
 
 /// The head was moved by the same transaction: positions are counted back from it.
 static LOGGED: Template = Template::new(
-    "INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data)
+    "INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data,
+                         schema_version)
      SELECT shards.head - event.column1, 0, event.column2, event.column3, shards.epoch, event.column4, event.column5,
-            event.column6, event.column7, event.column8
+            event.column6, event.column7, event.column8, event.column9
      FROM shards CROSS JOIN (VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ", ",
     ") AS event WHERE shards.shard = 0",
+);
+
+/// As [`LOGGED`], for events that came from outside.
+static LOGGED_FROM_OUTSIDE: Template = Template::new(
+    "INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data,
+                         schema_version, event_id, correlation_id, causation_id)
+     SELECT shards.head - event.column1, 0, event.column2, event.column3, shards.epoch, event.column4, event.column5,
+            event.column6, event.column7, event.column8, event.column9, event.column10, event.column11, event.column12
+     FROM shards CROSS JOIN (VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    ", ",
+    ") AS event WHERE shards.shard = 0",
+);
+
+static BEGUN: Template = Template::new(
+    "INSERT INTO streams (name, id, shard, category, version, created_at_us, updated_at_us) VALUES ",
+    "(?, ?, 0, ?, ?, ?, ?)",
+    ", ",
+    "",
+);
+
+static CONTINUED: Template = Template::new(
+    "",
+    "UPDATE streams SET version = ?, updated_at_us = ? WHERE name = ? AND id = ? AND version = ?",
+    "; ",
+    "",
 );
 
 static KEYED: Template = Template::new(
@@ -89,16 +118,24 @@ pub fn chunks(batch: &Batch) -> Result<Vec<Chunk>, BoxDynError> {
     let created: Vec<&Transition> = batch.transitions.iter().filter(|transition| transition.creates()).collect();
     let updated: Vec<&Transition> = batch.transitions.iter().filter(|transition| !transition.creates()).collect();
     let keyed: Vec<&Transition> = created.iter().copied().filter(|created| created.start_key.is_some()).collect();
-    let events: Vec<(&Transition, &NewEvent)> =
-        batch.transitions.iter().flat_map(|of| of.events.iter().map(move |event| (of, event))).collect();
+    let (begun, continued): (Vec<&Append>, Vec<&Append>) =
+        batch.appends.iter().partition(|append| append.version_before == 0);
+    let of_sagas = batch.transitions.iter().flat_map(|of| of.events.iter().map(move |event| Logged::Own(of, event)));
+    let appended = batch.appends.iter().flat_map(|to| to.events.iter().map(move |event| Logged::Appended(to, event)));
+    let events: Vec<Logged> = of_sagas.chain(appended).collect();
+    let from_outside = wellformed::is_from_outside(batch);
+    let logged = if from_outside { &LOGGED_FROM_OUTSIDE } else { &LOGGED };
     let mut chunks = Vec::new();
     add_chunks(&mut chunks, &CREATED, &created, |row, of| add_created(row, of))?;
     add_chunks(&mut chunks, &UPDATED, &updated, |row, of| add_updated(row, of))?;
     add_chunks(&mut chunks, &KEYED, &keyed, |row, of| add_keyed(row, of))?;
+    add_chunks(&mut chunks, &BEGUN, &begun, |row, to| add_begun(row, to))?;
+    add_chunks(&mut chunks, &CONTINUED, &continued, |row, to| add_continued(row, to))?;
     let mut after = events.len();
-    add_chunks(&mut chunks, &LOGGED, &events, |row, (of, event)| {
+    add_chunks(&mut chunks, logged, &events, |row, event| {
         after -= 1;
-        add_event(row, after, of, event)
+        event.add(row, after)?;
+        if from_outside { event.add_origin(row) } else { Ok(()) }
     })?;
     Ok(chunks)
 }
@@ -162,20 +199,76 @@ fn add_keyed(arguments: &mut SqliteArguments, transition: &Transition) -> Result
     arguments.add(key.fingerprint.as_slice())
 }
 
-/// `after`: how many events of the batch come after this one.
-fn add_event(
-    arguments: &mut SqliteArguments,
-    after: usize,
-    transition: &Transition,
-    event: &NewEvent,
-) -> Result<(), BoxDynError> {
-    let kind = event.event.kind();
-    arguments.add(i64::try_from(after)?)?;
-    arguments.add(transition.row.id.as_uuid())?;
-    arguments.add(i64::try_from(event.version)?)?;
-    arguments.add(kind)?;
-    arguments.add((*event.type_name != *kind).then(|| Arc::clone(&event.type_name)))?;
-    arguments.add(event.occurred_at.as_micros())?;
-    arguments.add(event.actor.clone())?;
-    arguments.add(event.event.data())
+fn add_begun(arguments: &mut SqliteArguments, append: &Append) -> Result<(), BoxDynError> {
+    let last = last(append)?;
+    arguments.add(Arc::clone(&append.name))?;
+    arguments.add(append.stream.as_uuid())?;
+    arguments.add(category(&append.name).to_owned())?;
+    arguments.add(i64::try_from(last.version)?)?;
+    arguments.add(last.occurred_at.as_micros())?;
+    arguments.add(last.occurred_at.as_micros())
+}
+
+fn add_continued(arguments: &mut SqliteArguments, append: &Append) -> Result<(), BoxDynError> {
+    let last = last(append)?;
+    arguments.add(i64::try_from(last.version)?)?;
+    arguments.add(last.occurred_at.as_micros())?;
+    arguments.add(Arc::clone(&append.name))?;
+    arguments.add(append.stream.as_uuid())?;
+    arguments.add(i64::try_from(append.version_before)?)
+}
+
+fn last(append: &Append) -> Result<&AppendedEvent, BoxDynError> {
+    append.events.last().ok_or_else(|| "an append without events".into())
+}
+
+/// An event on its way into the log.
+enum Logged<'a> {
+    Own(&'a Transition, &'a NewEvent),
+    Appended(&'a Append, &'a AppendedEvent),
+}
+
+impl Logged<'_> {
+    /// `after`: how many events of the batch come after this one.
+    fn add(&self, arguments: &mut SqliteArguments, after: usize) -> Result<(), BoxDynError> {
+        arguments.add(i64::try_from(after)?)?;
+        match self {
+            Self::Own(of, event) => {
+                let kind = event.event.kind();
+                arguments.add(of.row.id.as_uuid())?;
+                arguments.add(i64::try_from(event.version)?)?;
+                arguments.add(kind)?;
+                arguments.add((*event.type_name != *kind).then(|| Arc::clone(&event.type_name)))?;
+                arguments.add(event.occurred_at.as_micros())?;
+                arguments.add(event.actor.clone())?;
+                arguments.add(event.event.data())?;
+                arguments.add(i16::try_from(event.event.schema_version())?)
+            }
+            Self::Appended(to, event) => {
+                arguments.add(to.stream.as_uuid())?;
+                arguments.add(i64::try_from(event.version)?)?;
+                arguments.add(APPENDED)?;
+                arguments.add(Arc::clone(&event.type_name))?;
+                arguments.add(event.occurred_at.as_micros())?;
+                arguments.add(event.actor.clone())?;
+                arguments.add(event.data.get().to_owned())?;
+                arguments.add(i16::try_from(event.schema_version)?)
+            }
+        }
+    }
+
+    fn add_origin(&self, arguments: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        match self {
+            Self::Own(_, event) => {
+                arguments.add(event.origin.event_id.clone())?;
+                arguments.add(None::<&str>)?;
+                arguments.add(event.origin.causation_id.clone())
+            }
+            Self::Appended(_, event) => {
+                arguments.add(Arc::clone(&event.event_id))?;
+                arguments.add(event.correlation_id.clone())?;
+                arguments.add(event.causation_id.clone())
+            }
+        }
+    }
 }

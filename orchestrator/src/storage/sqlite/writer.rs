@@ -78,6 +78,16 @@ impl Writer {
         answered.await.map_err(|_| Abandoned::Meanwhile)
     }
 
+    /// Runs statements in their turn as one transaction that needs not be on the disk when it is reported: in a crash it
+    /// may be lost, as a whole, with those after it that were written this way. The next durable commit carries it along.
+    pub async fn lazily<T, F>(&self, write: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static,
+    {
+        self.run(|session| session.lazily(write).boxed()).await?.map_err(failed)
+    }
+
     /// Runs one statement, its own transaction, in its turn.
     pub async fn execute(
         &self,
@@ -130,6 +140,35 @@ impl Session {
         R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
     {
         statement.fetch_all(self.connection().await?).await
+    }
+
+    async fn lazily<T, F>(&mut self, write: F) -> Result<T, sqlx::Error>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
+    {
+        let result = self.try_lazily(write).await;
+        if result.is_err() {
+            self.roll_back().await;
+        }
+        let durable_again = match &mut self.connection {
+            Some(connection) => sqlx::raw_sql("PRAGMA synchronous = FULL").execute(connection).await.map(drop),
+            None => Ok(()),
+        };
+        if let Some(connection) = self.connection.take_if(|_| durable_again.is_err()) {
+            drop(connection.close_hard().await);
+        }
+        result
+    }
+
+    async fn try_lazily<T, F>(&mut self, write: F) -> Result<T, sqlx::Error>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
+    {
+        let connection = self.connection().await?;
+        sqlx::raw_sql("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let written = write(connection).await?;
+        sqlx::raw_sql("COMMIT").execute(connection).await?;
+        Ok(written)
     }
 
     /// Ends whatever transaction is open. SQLite has ended it by itself after some errors; a connection that cannot be

@@ -79,6 +79,7 @@ impl Driven {
         let mut version = self.events.len() as u64;
         for announced in decision.events {
             version += 1;
+            let kind = announced.event.kind();
             self.events.push(Recorded {
                 stream: decision.next.id,
                 version,
@@ -88,7 +89,7 @@ impl Driven {
                 occurred_at: decision.next.updated_at,
                 type_name: Arc::from(announced.event.type_name(&self.definition)),
                 actor: announced.actor.map(|actor| String::from(&*actor)),
-                event: Event::parse(announced.event.kind(), &announced.event.data()).unwrap(),
+                event: Event::parse(kind, announced.event.schema_version(), &announced.event.data()).unwrap(),
             });
         }
         self.state = decision.next;

@@ -152,7 +152,7 @@ impl Store {
                 occurred_at: event.occurred_at,
                 type_name: Arc::clone(&event.type_name),
                 actor: event.actor.as_deref().map(String::from),
-                event: Event::parse(event.event.kind(), &event.event.data()).unwrap(),
+                event: Event::parse(event.event.kind(), event.event.schema_version(), &event.event.data()).unwrap(),
             });
         }
         self.rows.insert(transition.row.id, transition.row.clone());

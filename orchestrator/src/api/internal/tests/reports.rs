@@ -53,7 +53,7 @@ async fn a_report_reaches_the_owner_in_one_hop_and_comes_twice_without_harm() {
     let (step, operation) = ("confirm_order".to_owned(), Operation::Action);
     let pending = IllegalInput::NotUnderWay { step, operation, status: StepStatus::Pending };
     assert_eq!(early, Err(Refusal::Illegal(pending)));
-    assert_eq!(forwarded(&other, "append").await, 3);
+    assert_eq!(forwarded(&other, "report").await, 3);
     assert_eq!(owner.get(&format!("/sagas/{saga}")).await.body["steps"][0]["output"], json!({"total": 1.5}));
     assert!(owner.participants.calls.lock().unwrap().is_empty(), "nobody is called");
 }

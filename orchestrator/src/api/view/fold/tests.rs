@@ -33,11 +33,12 @@ fn stream_in(mode: Mode, definition: &Definition, events: &[(i64, &str, Value)])
         mode,
         input: serde_json::value::RawValue::from_string("{\"n\": 1.0}".to_owned()).unwrap(),
         correlation_id: "corr".to_owned(),
+        subject: None,
         traceparent: None,
         deadline_at: Some(at(120)),
     };
     let first = (0, Event::from(started));
-    let rest = events.iter().map(|(second, kind, data)| (*second, Event::parse(kind, &data.to_string()).unwrap()));
+    let rest = events.iter().map(|(second, kind, data)| (*second, Event::parse(kind, 1, &data.to_string()).unwrap()));
     let recorded = |(index, (second, event)): (usize, (i64, Event))| Recorded {
         stream: saga,
         version: index as u64 + 1,

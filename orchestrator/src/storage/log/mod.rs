@@ -2,6 +2,9 @@
 //!
 //! Order is total within a shard. A commit's positions become visible together and after all smaller ones of their shard
 //! (its row is locked until the commit ends), so whoever goes on from where a page ended misses nothing (invariant 7).
+//!
+//! A look at the log reads the table of events alone. What never changes of their streams, and is not in each event (the
+//! name, the saga's definition), comes from a small memory ([`facts`]): those who follow the log read the same sagas.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,6 +18,11 @@ use skald_core::{
 };
 
 use super::StoreError;
+
+pub(super) mod facts;
+pub(super) mod filter;
+pub(super) mod rows;
+pub(super) mod stats;
 
 /// The category of every saga's stream.
 pub const SAGAS: &str = "saga";
@@ -139,7 +147,7 @@ pub struct EventCount {
 
 /// Reads of the log, none of which waits for a commit or holds one up.
 #[async_trait]
-pub trait EventLog {
+pub trait EventLog: Send + Sync + std::fmt::Debug + 'static {
     /// The last position given out of each shard, all of one moment.
     async fn heads(&self) -> Result<BTreeMap<Shard, i64>, StoreError>;
 

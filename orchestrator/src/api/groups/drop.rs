@@ -1,0 +1,35 @@
+//! `DELETE /groups/{name}`: forgets a consumer group.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::{
+    super::{
+        params::Params,
+        problem::{Problem, problems},
+    },
+    group_name, no_such_group,
+};
+use crate::app::App;
+
+problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
+
+/// Forget a consumer group.
+///
+/// With its place in the log and whatever it has parked. The events stay.
+#[utoipa::path(
+    delete,
+    path = "/groups/{name}",
+    operation_id = "dropGroup",
+    tag = "groups",
+    params(("name" = String, Path, description = "The group")),
+    responses((status = 204, description = "It is gone"), Problems),
+)]
+pub async fn handle(app: web::Data<App>, req: HttpRequest, name: web::Path<String>) -> Result<HttpResponse, Problem> {
+    Params::of(&req).finish()?;
+    let name = group_name(&name)?;
+    let asked = name.clone();
+    match app.groups(move |groups| async move { groups.drop_group(&asked).await }).await? {
+        true => Ok(HttpResponse::NoContent().finish()),
+        false => Err(no_such_group(&name)),
+    }
+}

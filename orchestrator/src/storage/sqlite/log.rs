@@ -1,0 +1,126 @@
+//! Reading the log. Positions are the rows' own numbers, so a page is one walk along the table.
+
+use std::collections::BTreeMap;
+
+use skald_core::ids::{SagaId, Shard};
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqlitePool, sqlite::SqliteRow, types::Uuid};
+
+use super::{
+    super::{
+        StoreError,
+        log::{
+            LogEvent, LogPage, LogQuery, SCAN_MAX,
+            facts::{FactsRecord, Remembered},
+            filter,
+            rows::{self, LOG_COLUMNS, LogRecord, Unknown, Window},
+        },
+    },
+    SHARD, failed,
+};
+
+pub async fn heads(pool: &SqlitePool) -> Result<BTreeMap<Shard, i64>, StoreError> {
+    Ok(BTreeMap::from([(SHARD, head(pool).await?)]))
+}
+
+async fn head(pool: &SqlitePool) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT head FROM shards WHERE shard = 0").fetch_one(pool).await.map_err(failed)
+}
+
+/// The head is read first: whatever lies below it is there when the events are read.
+pub async fn log(pool: &SqlitePool, remembered: &Remembered, query: &LogQuery) -> Result<LogPage, StoreError> {
+    let Some(after) = query.after.get(&SHARD).copied() else { return Ok(LogPage::default()) };
+    let head = head(pool).await?;
+    let last = query.until.get(&SHARD).map_or(head, |until| head.min(*until));
+    let looked_to = if query.filter.is_any() { last } else { last.min(after.saturating_add(SCAN_MAX)) };
+    let mut records = Vec::new();
+    if looked_to > after {
+        let mut sql = QueryBuilder::new("");
+        push_window(&mut sql, query, after, looked_to);
+        records = read(&sql.build().fetch_all(pool).await.map_err(failed)?)?;
+    }
+    let share = i64::from(query.limit);
+    let window = Window { shard: SHARD, after, looked_to, last, share, records: records.into() };
+    let (records, mut page) = rows::mix(vec![window], query.limit);
+    page.events = complete(pool, remembered, records).await?;
+    Ok(page)
+}
+
+pub(super) fn push_window(sql: &mut QueryBuilder<Sqlite>, query: &LogQuery, after: i64, looked_to: i64) {
+    sql.push("SELECT ").push(LOG_COLUMNS).push(" FROM events AS e WHERE e.position > ").push_bind(after);
+    sql.push(" AND e.position <= ").push_bind(looked_to);
+    filter::push(sql, &query.filter);
+    sql.push(" ORDER BY e.position LIMIT ").push_bind(i64::from(query.limit));
+}
+
+async fn complete(
+    pool: &SqlitePool,
+    remembered: &Remembered,
+    records: Vec<LogRecord>,
+) -> Result<Vec<LogEvent>, StoreError> {
+    rows::complete(remembered, records, async |unknown| facts(pool, unknown).await).await
+}
+
+/// The ids travel as JSON arrays, so that any number of them is the same statement.
+async fn facts(pool: &SqlitePool, unknown: Unknown) -> Result<Vec<FactsRecord>, StoreError> {
+    sqlx::query_as(
+        "SELECT s.id, NULL AS name, s.definition, s.mode, s.correlation_id
+         FROM sagas AS s
+         WHERE s.id IN (SELECT unhex(value) FROM json_each(?1))
+         UNION ALL
+         SELECT n.id, n.name, NULL, NULL, NULL
+         FROM streams AS n
+         WHERE n.id IN (SELECT unhex(value) FROM json_each(?2))",
+    )
+    .bind(hex_array(&unknown.sagas))
+    .bind(hex_array(&unknown.others))
+    .fetch_all(pool)
+    .await
+    .map_err(failed)
+}
+
+pub(super) fn hex_array(ids: &[Uuid]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| format!("\"{}\"", id.simple())).collect();
+    format!("[{}]", ids.join(","))
+}
+
+pub async fn stream_log(
+    pool: &SqlitePool,
+    remembered: &Remembered,
+    stream: SagaId,
+    versions: (u64, Option<u64>),
+    limit: u32,
+) -> Result<Vec<LogEvent>, StoreError> {
+    let (after, until) = versions;
+    let sql = format!(
+        "SELECT {LOG_COLUMNS}
+         FROM events AS e
+         WHERE e.stream = ?1 AND e.version > ?2 AND e.version <= ?3
+         ORDER BY e.version
+         LIMIT ?4"
+    );
+    let query = sqlx::query(AssertSqlSafe(sql))
+        .bind(stream.as_uuid())
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(until.map_or(i64::MAX, |until| i64::try_from(until).unwrap_or(i64::MAX)))
+        .bind(i64::from(limit));
+    let found = read(&query.fetch_all(pool).await.map_err(failed)?)?;
+    complete(pool, remembered, found).await
+}
+
+pub async fn events_at(
+    pool: &SqlitePool,
+    remembered: &Remembered,
+    positions: &[i64],
+) -> Result<Vec<LogEvent>, StoreError> {
+    let sql = format!(
+        "SELECT {LOG_COLUMNS} FROM events AS e WHERE e.position IN (SELECT value FROM json_each(?1)) ORDER BY e.position"
+    );
+    let positions: Vec<String> = positions.iter().map(ToString::to_string).collect();
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(format!("[{}]", positions.join(",")));
+    let found = read(&query.fetch_all(pool).await.map_err(failed)?)?;
+    complete(pool, remembered, found).await
+}
+
+fn read(rows: &[SqliteRow]) -> Result<Vec<LogRecord>, StoreError> {
+    rows.iter().filter_map(|row| LogRecord::read(row, 0).transpose()).collect::<Result<_, _>>().map_err(failed)
+}
