@@ -6,6 +6,7 @@ mod dev;
 mod files;
 mod logging;
 mod migrate;
+mod projection;
 mod serve;
 mod service;
 mod validate;
@@ -34,6 +35,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Compare(args) => Ok(compare::run(&args)),
+        Command::Projection(args) => Ok(projection::run(&args)),
         Command::Version => {
             println!("skald {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
