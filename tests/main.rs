@@ -25,8 +25,11 @@ mod operators;
 mod pausing;
 mod poison;
 mod replicas;
+#[path = "../participants/tests/workers/smtp_server.rs"]
+mod smtp_server;
 mod starts;
 mod stream;
 mod tutorial;
 mod verify;
 mod waiting;
+mod workers;
