@@ -36,7 +36,7 @@ async fn some_sagas(world: &World, customer: &str) -> Vec<Value> {
 async fn fill_cart(world: &World, cart: &str, customer: &str, products: &[&str]) {
     for product in products {
         let event = json!({
-            "event_id": uuid::Uuid::now_v7(), "type": "CartItemAdded",
+            "event_id": uuid::Uuid::new_v4(), "type": "CartItemAdded",
             "data": {"product_id": product, "quantity": 2, "customer_id": customer},
         });
         append(world, cart, &event).await;
