@@ -1,6 +1,9 @@
 //! The event store: what is written to the log and read from it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use skald_core::event::Mode;
@@ -21,6 +24,8 @@ pub struct EventMetrics {
     published: IntCounterVec,
     operations: [[IntCounter; OperationResult::ALL.len()]; StoreOperation::ALL.len()],
     stored: IntGaugeVec,
+    /// The categories that `stored` has.
+    shown: Mutex<BTreeSet<String>>,
     /// Given to the bus by this replica.
     pub relayed: IntCounter,
     /// Of this replica's shards, what the bus has not been given yet.
@@ -40,7 +45,7 @@ impl EventMetrics {
         let relayed = counter(registry, "events_relayed_total", "Events given to the bus");
         let relay_lag =
             gauge(registry, "relay_lag_events", "Durable events of owned shards that the bus does not have");
-        Self { published, operations, stored, relayed, relay_lag }
+        Self { published, operations, stored, shown: Mutex::default(), relayed, relay_lag }
     }
 
     /// How many events there are of each category.
@@ -55,11 +60,17 @@ impl EventMetrics {
         if !others.is_empty() {
             categories.push((OTHER_CATEGORIES, others.iter().map(|(_, events)| events).sum()));
         }
-        // One that is not among the largest any more must not stay as it was.
-        self.stored.reset();
-        for (category, events) in categories {
-            self.stored.with_label_values(&[category]).set(i64::try_from(events).unwrap_or(i64::MAX));
+        for (category, events) in &categories {
+            self.stored.with_label_values(&[category]).set(i64::try_from(*events).unwrap_or(i64::MAX));
         }
+        // One that is not among the largest any more must not stay as it was; the others never leave for a moment.
+        let now = categories.into_iter().map(|(category, _)| category.to_owned()).collect();
+        let mut shown = self.shown.lock().expect("nothing panics while it holds this lock");
+        for gone in shown.difference(&now) {
+            // It was shown, so it is there.
+            let _ = self.stored.remove_label_values(&[gone]);
+        }
+        *shown = now;
     }
 
     /// Events are durable now; without a mode, they belong to no saga.
@@ -101,6 +112,8 @@ mod tests {
         assert_eq!((value("c0"), value("c29"), value("c11")), (1100, 129, 111));
         assert_eq!(value(OTHER_CATEGORIES), (1..=10).map(|number| 100 + number).sum::<i64>());
         metrics.stored(counts(0));
-        assert_eq!((value("c0"), value("c10")), (0, 110), "it is one of the others now");
+        let left = prometheus::core::Collector::collect(&metrics.stored);
+        let left: Vec<&str> = left[0].get_metric().iter().map(|metric| metric.get_label()[0].value()).collect();
+        assert_eq!((left.len(), left.contains(&"c0"), left.contains(&"c10")), (21, false, true), "{left:?}");
     }
 }
