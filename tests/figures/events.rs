@@ -73,7 +73,7 @@ async fn reading_on_and_states(#[values(Sqlite, Postgres)] backend: Backend) {
     let begun = Instant::now();
     let (mut read, mut after) = (0, String::new());
     while read < EVENTS_TO_READ {
-        let request = client.request(Method::GET, &format!("/events?limit=1000{after}"));
+        let request = client.request(Method::GET, &format!("/events?limit=250{after}"));
         let page = client.send(request).await.expect("Skald answers").expect(200);
         read += page["items"].as_array().map_or(0, Vec::len);
         after = format!("&after={}", page["next_cursor"].as_str().expect("there is always one"));
