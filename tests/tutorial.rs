@@ -1,8 +1,6 @@
 //! docs/EVENTS.md has a tutorial. It works as it is written.
 
-use std::process::Stdio;
-
-use tokio::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::{Folder, Sqlite, deployment::Deployment};
 
@@ -21,4 +19,31 @@ fn blocks() -> Vec<(&'static str, &'static str)> {
         rest = after;
     }
     blocks
+}
+
+#[tokio::test]
+async fn a_consumer_is_made_from_nothing_as_the_page_says() {
+    let world = Deployment::start(Sqlite).await;
+    let folder = Folder::new();
+    let mut script = String::from("set -eu\n");
+    for (language, code) in blocks() {
+        match language {
+            "sh" => script += code,
+            "python" => script += &format!("cat > consumer.py <<'PROGRAM'\n{code}PROGRAM\n"),
+            other => panic!("a block is of `{other}`, which cannot be run"),
+        }
+        script += "echo\n";
+    }
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &script]).current_dir(folder.path()).env("SKALD", &world.skald.client.url);
+    shell.stdin(Stdio::null());
+    let ended = tokio::task::spawn_blocking(move || shell.output()).await.expect("it does not panic");
+    let ended = ended.expect("there is a shell");
+    let (printed, errors) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{printed}\n{errors}");
+    // Before more was added, after it, and after everything came once more.
+    let counts: Vec<&str> = printed.lines().filter(|line| line.starts_with("p-")).collect();
+    assert_eq!(counts, ["p-1 2", "p-3 1", "p-1 7", "p-3 1", "p-1 7", "p-3 1"], "{printed}\n{errors}");
+    let settled = r#""ahead":0,"in_hand":0,"retrying":0,"waiting":0,"parked":0"#;
+    assert!(printed.contains(settled), "{printed}");
 }

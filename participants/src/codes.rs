@@ -36,6 +36,8 @@ pub(crate) const PAYMENT_NOT_FOUND: ProblemKind = row(422, "payment_not_found", 
 pub(crate) const CUSTOMER_BLOCKED: ProblemKind = row(422, "customer_blocked", "The customer is blocked");
 pub(crate) const ORDER_EXISTS: ProblemKind = row(422, "order_exists", "The order exists already");
 pub(crate) const ORDER_NOT_FOUND: ProblemKind = row(422, "order_not_found", "There is no such order");
+pub(crate) const ORDER_NOT_PENDING: ProblemKind = row(422, "order_not_pending", "The order is not pending");
+pub(crate) const ORDER_CANCELLED: ProblemKind = row(422, "order_cancelled", "The order is cancelled");
 pub(crate) const REFUSED_BY_FAULT: ProblemKind =
     row(422, "refused_by_fault", "Refused on purpose, to demonstrate a refusal");
 
@@ -45,6 +47,9 @@ pub(crate) const PRODUCT_EXISTS: ProblemKind = row(409, "product_exists", "The p
 pub(crate) const STOCK_TOO_LOW: ProblemKind = row(422, "stock_too_low", "Less is available than is to be removed");
 pub(crate) const STOCK_TOO_HIGH: ProblemKind = row(422, "stock_too_high", "More than a shelf can hold");
 pub(crate) const CREDIT_IN_USE: ProblemKind = row(422, "credit_in_use", "More than the new credit is spent already");
+
+// What a worker refuses.
+pub(crate) const PROJECTION_BUSY: ProblemKind = row(409, "projection_busy", "One at a time");
 
 // What `--faults` answers.
 pub(crate) const INJECTED_ERROR: ProblemKind = row(500, "injected_error", "Failed on purpose");

@@ -100,12 +100,12 @@ impl Plan {
 /// The current settings of a service.
 #[derive(Debug)]
 pub(crate) struct Faults {
-    operations: &'static [&'static str],
+    operations: Vec<&'static str>,
     settings: RwLock<Settings>,
 }
 
 impl Faults {
-    pub(crate) fn new(operations: &'static [&'static str]) -> Self {
+    pub(crate) fn new(operations: Vec<&'static str>) -> Self {
         Self { operations, settings: RwLock::default() }
     }
 
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     fn replaced(settings: &str) -> Result<Faults, String> {
-        let faults = Faults::new(&["reserve", "release"]);
+        let faults = Faults::new(vec!["reserve", "release"]);
         let settings = body::parse(settings.as_bytes()).map_err(|problem| format!("{problem:?}"))?;
         faults.replace(settings).map_err(|problem| format!("{problem:?}"))?;
         Ok(faults)

@@ -3,23 +3,27 @@
 //! A handler sees a parsed request and a transaction, nothing of HTTP. Faults made on purpose
 //! happen here, around the barrier, where a network or a crashing service would make them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
-    HttpRequest, HttpResponse, Resource, Route,
-    http::{Method, StatusCode, header},
+    HttpRequest, HttpResponse, Resource,
+    http::{StatusCode, header},
     web,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skald_kit::{Answer, Barrier, CallContext, Problem, Reply, Tx, TxFuture};
+use skald_kit::{Answer, Barrier, CallContext, Problem, Reply, Tell, Tx, TxFuture, reactor::Teller};
 use tokio::sync::watch;
 
 use crate::{
-    body::{self, Id},
+    body::Id,
     codes,
     faults::{self, Connection, Faults, Plan},
     metrics::Metrics,
+    offer::{Asked, Operation},
 };
 
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -51,75 +55,66 @@ pub(crate) struct Given<B> {
 pub(crate) type Handler<B> = for<'a> fn(&'a mut Tx, Given<B>) -> TxFuture<'a, Reply>;
 
 /// A path of the API, which answers a problem to methods other than those in `allow`.
-pub(crate) fn resource(path: &'static str, allow: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move |request: HttpRequest| async move {
-        let detail = format!("{} takes {allow}", request.path());
-        let mut response = send(&request, Problem::new(codes::WRONG_METHOD, detail).into());
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
-        response
+pub(crate) fn resource(path: &'static str, allow: impl Into<String>) -> Resource {
+    let allow = allow.into();
+    web::resource(path).default_service(web::to(move |request: HttpRequest| {
+        let allow = allow.clone();
+        async move {
+            let detail = format!("{} takes {allow}", request.path());
+            let mut response = send(&request, Problem::new(codes::WRONG_METHOD, detail).into());
+            if let Ok(allow) = header::HeaderValue::from_str(&allow) {
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
+            response
+        }
     }))
 }
 
-/// A route for one call of a saga; `operation` is its name in metrics and faults.
-pub(crate) fn saga_call<B>(method: Method, operation: &'static str, handler: Handler<B>) -> Route
-where
-    B: DeserializeOwned + Clone + Send + 'static,
-{
-    web::method(method).to(move |request: HttpRequest, payload: web::Payload, shared: web::Data<Shared>| async move {
-        let answer = carry_out(&request, payload, &shared, operation, handler).await;
-        send(&request, answer)
-    })
-}
-
-/// Carries out one call of a saga: read, maybe fail on purpose, run behind the barrier, count.
-async fn carry_out<B>(
-    request: &HttpRequest,
+/// A call of a saga over HTTP.
+pub(crate) async fn saga_call(
+    request: HttpRequest,
     payload: web::Payload,
-    shared: &Shared,
-    operation: &'static str,
-    handler: Handler<B>,
-) -> Answer
-where
-    B: DeserializeOwned + Clone + Send + 'static,
-{
+    shared: Arc<Shared>,
+    operation: Operation,
+) -> HttpResponse {
     let started = Instant::now();
-    let answer = match read_call(request, payload, shared).await {
-        Ok(given) => {
-            let call = given.call.clone();
-            let answer = run_with_faults(request, shared, operation, handler, given).await;
+    let answer = match read_call(&request, payload).await {
+        Ok(asked) => {
+            let call = asked.call.clone();
+            let answer = operation.run(shared.clone(), asked).await;
             tracing::debug!(
-                service = shared.service, operation, saga = %call.saga_id(), step = call.step(), key = %call.key,
-                correlation_id = call.correlation_id, status = answer.status, "call answered"
+                service = shared.service, operation = operation.name(), saga = %call.saga_id(), step = call.step(),
+                key = %call.key, correlation_id = call.correlation_id, status = answer.status, "call answered"
             );
             answer
         }
         Err(problem) => problem.into(),
     };
-    shared.metrics.called(operation, answer.status, started.elapsed());
-    answer
+    shared.metrics.called(operation.name(), answer.status, started.elapsed());
+    send(&request, answer)
 }
 
-async fn read_call<B: DeserializeOwned>(
-    request: &HttpRequest,
-    payload: web::Payload,
-    shared: &Shared,
-) -> Result<Given<B>, Problem> {
-    let bytes = read_body(payload).await?;
+async fn read_call(request: &HttpRequest, payload: web::Payload) -> Result<Asked, Problem> {
+    let body = read_body(payload).await?;
     let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    Ok(Given {
-        call: CallContext::parse(request.method().as_str(), request.path(), headers, &bytes)?,
+    Ok(Asked {
+        call: CallContext::parse(request.method().as_str(), request.path(), headers, &body)?,
         path_id: path_id(request)?,
-        body: body::parse(&bytes)?,
-        hold_grace: shared.hold_grace,
+        body,
+        tell: Arc::new(|_| Tell::Nothing),
+        connection: request.conn_data::<Connection>().cloned(),
     })
 }
 
-async fn run_with_faults<B>(
-    request: &HttpRequest,
+/// Carries out one call of a saga: maybe fail on purpose, run behind the barrier. A reply that is to be lost cuts its
+/// connection; without one the answer says nothing.
+pub(crate) async fn carry_out<B>(
     shared: &Shared,
     operation: &'static str,
     handler: Handler<B>,
     given: Given<B>,
+    tell: Teller,
+    connection: Option<&Connection>,
 ) -> Answer
 where
     B: Clone + Send + 'static,
@@ -142,15 +137,19 @@ where
             .into();
     }
     let handler = if plan.refuse { faults::refuse::<B> } else { handler };
-    let run = |given: Given<B>| shared.barrier.run(given.call.clone(), move |tx| handler(tx, given));
+    let run = |given: Given<B>| {
+        let tell = tell.clone();
+        shared.barrier.run_telling(given.call.clone(), move |tx| handler(tx, given), move |answer| tell(answer))
+    };
     let mut answer = run(given.clone()).await;
     if plan.duplicate {
         answer = run(given).await;
     }
-    if plan.lose_reply
-        && let Some(connection) = request.conn_data::<Connection>()
-    {
-        connection.cut();
+    if plan.lose_reply {
+        match connection {
+            Some(connection) => connection.cut(),
+            None => return Problem::new(codes::INJECTED_ERROR, "the reply was lost on purpose").into(),
+        }
     }
     answer
 }
@@ -178,9 +177,13 @@ pub(crate) async fn read_body(payload: web::Payload) -> Result<web::Bytes, Probl
 /// # Errors
 /// It is empty, too long, or has control characters.
 pub(crate) fn path_id(request: &HttpRequest) -> Result<Option<Id>, Problem> {
-    let Some(text) = request.match_info().get("id") else { return Ok(None) };
-    let id = Id::try_from(text.to_owned()).map_err(|error| Problem::new(codes::INVALID_PATH, error.to_string()))?;
-    Ok(Some(id))
+    request.match_info().get("id").map(|text| id_in_path(text.to_owned())).transpose()
+}
+
+/// # Errors
+/// It is empty, too long, or has control characters.
+pub(crate) fn id_in_path(text: String) -> Result<Id, Problem> {
+    Id::try_from(text).map_err(|error| Problem::new(codes::INVALID_PATH, error.to_string()))
 }
 
 /// # Errors

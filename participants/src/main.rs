@@ -1,18 +1,19 @@
 //! `skald-participant`: one demo service as a process.
 
-use std::{net::TcpListener, process::ExitCode, time::Duration};
+use std::{net::TcpListener, process::ExitCode, str::FromStr, time::Duration};
 
 use clap::Parser;
-use skald_participants::{Kind, Service, ServiceOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// One of Skald's demo services: catalog, sales or orders.
+/// One of Skald's demo services, catalog, sales or orders; or a worker beside them, which lives on Skald's events: audit,
+/// notification or views.
 #[derive(Debug, Parser)]
 #[command(name = "skald-participant", version)]
 struct Arguments {
-    /// catalog, sales or orders
-    service: Kind,
+    /// catalog, sales, orders, audit, notification or views
+    service: Program,
     /// Where to listen; port 0 takes any free one, which is then printed.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
@@ -34,6 +35,37 @@ struct Arguments {
     /// How long idempotency keys are kept, e.g. 720h; for ever unless given.
     #[arg(long, value_parser = parse_duration)]
     key_retention: Option<Duration>,
+    /// Skald's URL, e.g. http://127.0.0.1:7070: a service takes part in its choreographed sagas, a worker needs its events.
+    #[arg(long)]
+    skald_url: Option<String>,
+    /// Where to take events from: redis://HOST, or Skald itself unless given.
+    #[arg(long, requires = "skald_url")]
+    bus: Option<String>,
+    /// Notification: where to send messages, smtp://[USER:PASSWORD@]HOST[:PORT]; they only go to a table unless given.
+    #[arg(long, env = "SKALD_PARTICIPANT_SMTP", hide_env_values = true)]
+    smtp: Option<String>,
+    /// Notification: whom messages come from.
+    #[arg(long, default_value = "Skald demo <noreply@localhost>")]
+    smtp_from: String,
+}
+
+/// What to run.
+#[derive(Debug, Clone, Copy)]
+enum Program {
+    Service(Kind),
+    Worker(WorkerKind),
+}
+
+impl FromStr for Program {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let worker = |_| text.parse().map(Self::Worker);
+        text.parse()
+            .map(Self::Service)
+            .or_else(worker)
+            .map_err(|_| "there are catalog, sales and orders, and audit, notification and views")
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,10 +85,18 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { service: kind, listen, database_url, faults, workers, hold_grace, sweep_every, key_retention } =
+    let listen = &arguments.listen;
+    let listener = TcpListener::bind(listen).map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}"))?;
+    match arguments.service {
+        Program::Service(kind) => serve(kind, listener, arguments).await,
+        Program::Worker(kind) => work(kind, listener, arguments).await,
+    }
+}
+
+async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, skald_url, bus, .. } =
         arguments;
     anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
-    let listener = TcpListener::bind(&listen).map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let options = ServiceOptions {
         faults,
@@ -64,15 +104,39 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         hold_grace,
         sweep_every,
         key_retention,
+        skald: skald_url.map(|url| SkaldOptions { bus, ..SkaldOptions::new(url) }),
         ..ServiceOptions::new(listener, database_url)
     };
     let service = Service::start(kind, options).await?;
     println!("{kind} listening on {}", service.base_url());
+    asked_to_stop(&mut terminate).await?;
+    service.stop().await;
+    Ok(())
+}
+
+async fn work(kind: WorkerKind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { database_url, workers, skald_url, bus, smtp, smtp_from, .. } = arguments;
+    let Some(url) = skald_url else { anyhow::bail!("{kind} needs --skald-url") };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let options = WorkerOptions {
+        listener,
+        database_url,
+        skald: SkaldOptions { bus, ..SkaldOptions::new(url) },
+        smtp: smtp.map(|url| SmtpOptions { url, from: smtp_from }),
+        http_threads: usize::from(workers),
+    };
+    let worker = Worker::start(kind, options).await?;
+    println!("{kind} listening on {}", worker.base_url());
+    asked_to_stop(&mut terminate).await?;
+    worker.stop().await;
+    Ok(())
+}
+
+async fn asked_to_stop(terminate: &mut Signal) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         result = tokio::signal::ctrl_c() => result?,
     }
-    service.stop().await;
     Ok(())
 }
 

@@ -25,17 +25,21 @@ pub(crate) fn limit(given: Option<i64>) -> Result<i64, Problem> {
 /// The cursor is not one that [`page`] gave.
 pub(crate) fn cursor<const N: usize>(given: Option<&str>) -> Result<[String; N], Problem> {
     let Some(given) = given else { return Ok(std::array::from_fn(|_| String::new())) };
-    let invalid = || Problem::new(codes::INVALID_CURSOR, "cursor: not one that was given out").with("field", "cursor");
     let nibbles: Option<Vec<u8>> =
         given.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let nibbles = nibbles.filter(|nibbles| nibbles.len() % 2 == 0).ok_or_else(invalid)?;
+    let nibbles = nibbles.filter(|nibbles| nibbles.len() % 2 == 0).ok_or_else(no_cursor)?;
     let bytes = nibbles.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    let text = String::from_utf8(bytes).map_err(|_| invalid())?;
+    let text = String::from_utf8(bytes).map_err(|_| no_cursor())?;
     let parts: Vec<String> = text.split('\n').map(str::to_owned).collect();
     if parts.iter().any(|part| part.chars().any(char::is_control)) {
-        return Err(invalid());
+        return Err(no_cursor());
     }
-    parts.try_into().map_err(|_| invalid())
+    parts.try_into().map_err(|_| no_cursor())
+}
+
+/// A cursor that [`page`] has not given.
+pub(crate) fn no_cursor() -> Problem {
+    Problem::new(codes::INVALID_CURSOR, "cursor: not one that was given out").with("field", "cursor")
 }
 
 /// A page of a list. `rows` must have been asked for with `limit + 1`, so that the last page is known.
@@ -45,11 +49,20 @@ pub(crate) fn page<T, const N: usize>(
     sort_key: impl Fn(&T) -> [&str; N],
     item: impl Fn(&T) -> Value,
 ) -> Value {
+    let next_cursor = next_cursor(&mut rows, limit, sort_key);
+    json!({ "items": rows.iter().map(item).collect::<Vec<_>>(), "next_cursor": next_cursor })
+}
+
+/// Cuts `rows`, of which `limit + 1` were asked for, and gives the cursor that leads to the others.
+pub(crate) fn next_cursor<T, const N: usize>(
+    rows: &mut Vec<T>,
+    limit: i64,
+    sort_key: impl Fn(&T) -> [&str; N],
+) -> Option<String> {
     let limit = usize::try_from(limit).unwrap_or(0);
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|last| encode(&sort_key(last).join("\n")));
-    json!({ "items": rows.iter().map(item).collect::<Vec<_>>(), "next_cursor": next_cursor })
+    rows.last().filter(|_| more).map(|last| encode(&sort_key(last).join("\n")))
 }
 
 fn encode(text: &str) -> String {

@@ -9,10 +9,12 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     catalog,
+    choreography::{Choreography, ChoreographyError, SkaldOptions},
     faults::{self, Connection, Faults},
     http::{self, Shared},
     ledger,
     metrics::Metrics,
+    offer::Offer,
     orders, sales, upkeep,
 };
 
@@ -39,20 +41,11 @@ impl Kind {
         }
     }
 
-    /// The calls of sagas that it takes, as `PUT /faults` names them.
-    fn operations(self) -> &'static [&'static str] {
+    fn offer(self) -> Offer {
         match self {
-            Self::Catalog => catalog::OPERATIONS,
-            Self::Sales => sales::OPERATIONS,
-            Self::Orders => orders::OPERATIONS,
-        }
-    }
-
-    fn routes(self, app: &mut web::ServiceConfig) {
-        match self {
-            Self::Catalog => catalog::routes(app),
-            Self::Sales => sales::routes(app),
-            Self::Orders => orders::routes(app),
+            Self::Catalog => catalog::offer(),
+            Self::Sales => sales::offer(),
+            Self::Orders => orders::offer(),
         }
     }
 
@@ -101,6 +94,8 @@ pub struct ServiceOptions {
     pub sweep_every: Duration,
     /// How long idempotency keys are kept; `None` for ever.
     pub key_retention: Option<Duration>,
+    /// Takes part in choreographed sagas of this Skald.
+    pub skald: Option<SkaldOptions>,
 }
 
 impl ServiceOptions {
@@ -115,6 +110,7 @@ impl ServiceOptions {
             hold_grace: Duration::from_secs(24 * 3600),
             sweep_every: Duration::from_secs(1),
             key_retention: None,
+            skald: None,
         }
     }
 }
@@ -130,6 +126,8 @@ pub enum ServiceError {
     Listen(#[from] io::Error),
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error("cannot take part in choreographed sagas: {0}")]
+    Choreography(#[from] ChoreographyError),
 }
 
 /// A running service. Dropping it stops it without grace.
@@ -147,6 +145,7 @@ struct Running {
     handle: ServerHandle,
     http: JoinHandle<io::Result<()>>,
     upkeep: JoinHandle<()>,
+    choreography: Option<Choreography>,
 }
 
 impl Service {
@@ -162,19 +161,25 @@ impl Service {
         let barrier = Barrier::open(db.clone(), barrier_options).await.map_err(Failure::from)?;
         kind.prepare(&db).await?;
         let (stopping, stop_seen) = watch::channel(false);
+        let offer = Arc::new(kind.offer());
         let shared = Arc::new(Shared {
             service: kind.as_str(),
             barrier,
             metrics: Metrics::new(kind.as_str())?,
-            faults: options.faults.then(|| Faults::new(kind.operations())),
+            faults: options.faults.then(|| Faults::new(offer.names())),
             hold_grace: options.hold_grace,
             stopping: stop_seen.clone(),
         });
         let upkeep = upkeep::spawn(kind, shared.clone(), options.sweep_every, stop_seen);
-        let server = serve(kind, shared, options.listener, options.faults, options.workers)?;
+        let choreography = match &options.skald {
+            Some(skald) => Some(Choreography::start(skald, offer.clone(), shared.clone()).await?),
+            None => None,
+        };
+        let server = serve(offer, shared, options.listener, options.faults, options.workers)?;
         let handle = server.handle();
         let http = tokio::spawn(server);
-        Ok(Self { kind, addr, db, server: Some(Running { handle, http, upkeep }), stopping })
+        let server = Some(Running { handle, http, upkeep, choreography });
+        Ok(Self { kind, addr, db, server, stopping })
     }
 
     #[must_use]
@@ -196,8 +201,11 @@ impl Service {
     /// Takes no more connections, lets running calls finish (ten seconds at most), closes the database.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
-        if let Some(Running { handle, http, upkeep }) = self.server.take() {
+        if let Some(Running { handle, http, upkeep, choreography }) = self.server.take() {
             handle.stop(true).await;
+            if let Some(choreography) = choreography {
+                choreography.stop().await;
+            }
             match http.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the HTTP server ended with an error"),
@@ -213,17 +221,17 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Some(Running { handle, http, upkeep }) = self.server.take() {
+        if let Some(Running { handle, http, upkeep, choreography }) = self.server.take() {
             self.stopping.send_replace(true);
             // The command is sent by the call; its end need not be awaited.
             drop(handle.stop(false));
-            drop((http, upkeep));
+            drop((http, upkeep, choreography));
         }
     }
 }
 
 fn serve(
-    kind: Kind,
+    offer: Arc<Offer>,
     shared: Arc<Shared>,
     listener: TcpListener,
     faults: bool,
@@ -233,7 +241,7 @@ fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(shared.clone())
-            .configure(|app| kind.routes(app))
+            .configure(|app| offer.routes(app))
             .service(http::resource("/livez", "GET").route(web::get().to(http::livez)))
             .service(http::resource("/metrics", "GET").route(web::get().to(http::metrics)))
             .service(http::resource("/ledger", "GET").route(web::get().to(ledger::show)))

@@ -1,9 +1,10 @@
 //! Sales and orders over HTTP: payments, credit, refunds; confirmed, blocked and cancelled orders.
 
-use crate::support::{Backend, Call, Running};
+use crate::support::{Backend, Call, Running, TestDatabase};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
+use skald_kit::{Db, DbOptions};
 use skald_participants::Kind;
 use uuid::Uuid;
 
@@ -149,4 +150,88 @@ async fn orders_are_listed_by_customer_page_by_page(#[values(Backend::Sqlite, Ba
     let rest = orders.get(&format!("/orders?customer_id=c-1&cursor={}", page["next_cursor"].as_str().unwrap())).await;
     assert_eq!((page["items"].as_array().unwrap().len(), rest["items"].as_array().unwrap().len()), (2, 1));
     assert_eq!(orders.get("/orders").await["items"].as_array().unwrap().len(), 4);
+}
+
+fn place(saga: Uuid, customer: &str) -> Call {
+    let items = json!([{"product_id": "p-1", "quantity": 2}]);
+    Call::new(saga, "create_order", format!("/orders/{saga}/place"), json!({"customer_id": customer, "items": items}))
+}
+
+fn confirm_pending(saga: Uuid) -> Call {
+    Call::new(saga, "confirm_order", format!("/orders/{saga}/confirm"), json!({"total": 3998}))
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_order_can_come_first_and_each_undo_leads_one_step_back(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let orders = Running::start(Kind::Orders, backend).await;
+    let saga = Uuid::now_v7();
+    let shown = async || {
+        let shown = orders.get(&format!("/orders/{saga}")).await;
+        (shown["status"].clone(), shown["total"].clone())
+    };
+    assert_eq!(orders.act(&place(saga, "c-1")).await.assert_ok()["status"], "pending");
+    assert_eq!(shown().await, (json!("pending"), Value::Null));
+    assert_eq!(orders.act(&confirm_pending(saga)).await.assert_ok()["status"], "confirmed");
+    assert_eq!(shown().await, (json!("confirmed"), json!(3998)));
+    let reopen = Call { path: format!("/orders/{saga}/reopen"), body: json!({}), ..confirm_pending(saga) };
+    assert_eq!(orders.undo(&reopen).await.assert_ok()["undone"], true);
+    assert_eq!(shown().await, (json!("pending"), Value::Null));
+    let cancel = Call { step: "create_order", ..cancel(saga, json!("declined")) };
+    assert_eq!(orders.undo(&cancel).await.assert_ok()["undone"], true);
+    assert_eq!(shown().await, (json!("cancelled"), Value::Null));
+    let effects = [
+        "action order_placed",
+        "action order_confirmed",
+        "compensation order_reopened",
+        "compensation order_cancelled",
+    ];
+    assert_eq!(orders.effects(saga).await, effects);
+}
+
+#[rstest]
+#[tokio::test]
+async fn only_a_pending_order_is_confirmed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let orders = Running::start(Kind::Orders, backend).await;
+    let saga = Uuid::now_v7();
+    orders.act(&confirm_pending(saga)).await.assert_rejected(422, "order_not_found");
+    orders.act(&place(Uuid::now_v7(), "blocked")).await.assert_rejected(422, "customer_blocked");
+    let saga = Uuid::now_v7();
+    orders.act(&confirm(saga, "c-1")).await.assert_ok();
+    let step = "another";
+    orders.act(&Call { step, ..confirm_pending(saga) }).await.assert_rejected(422, "order_not_pending");
+    orders.act(&Call { step: "third", ..place(saga, "c-1") }).await.assert_rejected(422, "order_exists");
+    let saga = Uuid::now_v7();
+    orders.act(&place(saga, "c-1")).await.assert_ok();
+    let negative = Call { body: json!({"total": -1}), ..confirm_pending(saga) };
+    orders.act(&negative).await.assert_rejected(422, "invalid_amount");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_table_of_before_there_were_pending_orders_is_brought_up_to_date(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let database = TestDatabase::create(backend).await;
+    let db = Db::connect(&database.url, &DbOptions::default()).await.unwrap();
+    db.create(&[
+        "CREATE TABLE orders (
+             id TEXT NOT NULL PRIMARY KEY, customer_id TEXT NOT NULL, items TEXT NOT NULL, total BIGINT NOT NULL,
+             status TEXT NOT NULL CHECK (status IN ('confirmed', 'cancelled')), reason TEXT,
+             created_at TEXT NOT NULL, updated_at TEXT NOT NULL
+         )",
+        "CREATE INDEX orders_customer ON orders (customer_id, id)",
+        "INSERT INTO orders VALUES ('o-1', 'c-1', '[]', 5, 'confirmed', NULL, '2026-01-01T00:00:00Z', '2026-01-01T00:00:00Z')",
+    ])
+    .await
+    .unwrap();
+    db.close().await;
+    let orders = Running::start_on(Kind::Orders, database, Box::new(|_| {})).await;
+    assert_eq!(orders.get("/orders/o-1").await["total"], 5);
+    let saga = Uuid::now_v7();
+    orders.act(&place(saga, "c-1")).await.assert_ok();
+    let orders = orders.restart().await;
+    assert_eq!(orders.get("/orders?customer_id=c-1").await["items"].as_array().unwrap().len(), 2);
 }

@@ -7,9 +7,10 @@ use std::{
 
 use super::{
     checker::Checker,
+    cluster::free_port,
     database::{Backend, Database},
     guard,
-    participants::Shop,
+    participants::{Part, Shop},
     skald::{Setup, Skald, participant},
     workspace,
 };
@@ -50,25 +51,43 @@ impl Deployment {
     pub async fn start(backend: Backend) -> Self {
         let folder = Folder::new();
         let definitions = patient_definitions(folder.path());
-        Self::launch(backend, folder, definitions).await
+        Self::launch(backend, folder, definitions, (&Part::default(), "127.0.0.1:0"), "").await
+    }
+
+    /// With services that take part in choreographed sagas. `bus` is where events are published and heard of; without one
+    /// the services ask Skald.
+    pub async fn choreographed(backend: Backend, bus: Option<&str>) -> Self {
+        let folder = Folder::new();
+        let definitions = patient_definitions(folder.path());
+        let listen = format!("127.0.0.1:{}", free_port());
+        let part = Part { skald_url: Some(format!("http://{listen}")), bus: bus.map(str::to_owned) };
+        let publish = bus.map(|url| format!("[bus]\nurl = \"{url}\"\n\n")).unwrap_or_default();
+        Self::launch(backend, folder, definitions, (&part, &listen), &publish).await
     }
 
     /// With the bundled checkout as it is.
     pub async fn start_as_shipped(backend: Backend) -> Self {
-        Self::launch(backend, Folder::new(), bundled_definitions()).await
+        Self::launch(backend, Folder::new(), bundled_definitions(), (&Part::default(), "127.0.0.1:0"), "").await
     }
 
-    async fn launch(backend: Backend, folder: Folder, definitions: PathBuf) -> Self {
+    async fn launch(
+        backend: Backend,
+        folder: Folder,
+        definitions: PathBuf,
+        (part, listen): (&Part, &str),
+        config: &str,
+    ) -> Self {
         let (database, shop) =
-            tokio::join!(Database::create(backend, folder.path(), "skald"), Shop::start(backend, folder.path()));
+            tokio::join!(Database::create(backend, folder.path(), "skald"), Shop::taking(part, backend, folder.path()));
         let participants = [("catalog", &shop.catalog), ("sales", &shop.sales), ("orders", &shop.orders)];
         let setup = Setup {
             folder: folder.path().to_owned(),
             database_url: database.url(),
             definitions,
-            config: participants.map(|(name, service)| participant(name, service.url())).concat(),
+            config: config.to_owned() + &participants.map(|(name, service)| participant(name, service.url())).concat(),
         };
-        let skald = Skald::start(setup).await;
+        let skald = Skald::start_at(setup, listen).await;
+        skald.ready().await;
         Self { skald, shop, database, _folder: folder }
     }
 
@@ -106,16 +125,18 @@ impl Alone {
     }
 }
 
-/// The bundled checkout with other times: nothing else tells a slow answer from none.
+/// The bundled definitions with other times: nothing else tells a slow answer from none.
 fn patient_definitions(folder: &Path) -> PathBuf {
-    let mut text = fs::read_to_string(bundled_definitions().join("checkout.yaml")).expect("it is there");
-    for (shipped, patient) in [("timeout: 3s", "timeout: 20s"), ("deadline: 2m", "deadline: 15m")] {
-        assert!(text.contains(shipped), "`{shipped}` is what the bundled checkout says");
-        text = text.replace(shipped, patient);
-    }
     let definitions = folder.join("definitions");
     fs::create_dir(&definitions).expect("the folder is ours");
-    fs::write(definitions.join("checkout.yaml"), text).expect("the folder is ours");
+    for name in ["checkout.yaml", "order-first.yaml"] {
+        let mut text = fs::read_to_string(bundled_definitions().join(name)).expect("it is there");
+        for (shipped, patient) in [("timeout: 3s", "timeout: 20s"), ("deadline: 2m", "deadline: 15m")] {
+            assert!(text.contains(shipped), "`{shipped}` is what the bundled {name} says");
+            text = text.replace(shipped, patient);
+        }
+        fs::write(definitions.join(name), text).expect("the folder is ours");
+    }
     definitions
 }
 

@@ -14,6 +14,7 @@ mod postgres_binaries;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod redis;
 pub mod sample;
 pub mod skald;
 pub mod small_disk;

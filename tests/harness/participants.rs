@@ -28,6 +28,23 @@ pub struct Service {
     pub client: Client,
     database: Database,
     folder: PathBuf,
+    part: Vec<String>,
+}
+
+/// Whose choreographed sagas a service takes part in, and where it hears of them.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    pub skald_url: Option<String>,
+    /// None: from Skald itself.
+    pub bus: Option<String>,
+}
+
+impl Part {
+    fn flags(&self) -> Vec<String> {
+        let flag =
+            |name: &str, value: &Option<String>| value.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>();
+        [flag("--skald-url", &self.skald_url), flag("--bus", &self.bus)].concat()
+    }
 }
 
 /// The three that a checkout calls.
@@ -53,10 +70,14 @@ pub struct Entry {
 
 impl Shop {
     pub async fn start(backend: Backend, folder: &Path) -> Self {
+        Self::taking(&Part::default(), backend, folder).await
+    }
+
+    pub async fn taking(part: &Part, backend: Backend, folder: &Path) -> Self {
         let (catalog, sales, orders) = tokio::join!(
-            Service::start("catalog", backend, folder),
-            Service::start("sales", backend, folder),
-            Service::start("orders", backend, folder),
+            Service::taking(part, "catalog", backend, folder),
+            Service::taking(part, "sales", backend, folder),
+            Service::taking(part, "orders", backend, folder),
         );
         Self { catalog, sales, orders }
     }
@@ -74,16 +95,26 @@ impl Shop {
 }
 
 impl Service {
-    pub async fn start(name: &'static str, backend: Backend, folder: &Path) -> Self {
+    async fn taking(part: &Part, name: &'static str, backend: Backend, folder: &Path) -> Self {
         let database = Database::create(backend, folder, name).await;
-        Self::start_at(name, database, folder, "127.0.0.1:0").await
+        Self::launch(name, database, folder, "127.0.0.1:0", part.flags()).await
     }
 
     /// On this database, at this address.
     pub async fn start_at(name: &'static str, database: Database, folder: &Path, listen: &str) -> Self {
-        let mut process = Process::start(name, &mut command(name, &database, listen), folder);
+        Self::launch(name, database, folder, listen, Vec::new()).await
+    }
+
+    async fn launch(name: &'static str, database: Database, folder: &Path, listen: &str, part: Vec<String>) -> Self {
+        let mut process = Process::start(name, command(name, &database, listen).args(&part), folder);
         let client = Client::new(&process.url().await);
-        Self { name, process, client, database, folder: folder.to_owned() }
+        Self { name, process, client, database, folder: folder.to_owned(), part }
+    }
+
+    fn command_at(&self, listen: &str) -> Command {
+        let mut command = command(self.name, &self.database, listen);
+        command.args(&self.part);
+        command
     }
 
     pub fn url(&self) -> &str {
@@ -103,7 +134,7 @@ impl Service {
     pub async fn restart(&mut self) {
         self.kill();
         let listen = self.client.url.trim_start_matches("http://").to_owned();
-        self.process = Process::start(self.name, &mut command(self.name, &self.database, &listen), &self.folder);
+        self.process = Process::start(self.name, &mut self.command_at(&listen), &self.folder);
         self.process.url().await;
     }
 
@@ -112,7 +143,7 @@ impl Service {
         self.kill();
         let listen = self.client.url.trim_start_matches("http://").to_owned();
         eventually(&format!("{} listens again", self.name), REVIVED_WITHIN, async || {
-            self.process = Process::start(self.name, &mut command(self.name, &self.database, &listen), &self.folder);
+            self.process = Process::start(self.name, &mut self.command_at(&listen), &self.folder);
             self.process.listens().await.map(drop).map_err(|status| status.to_string())
         })
         .await;

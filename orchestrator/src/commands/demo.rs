@@ -1,19 +1,30 @@
-//! What `skald dev` shows: one checkout that completes, one that is declined and undone, and what to try next.
+//! What `skald dev` shows: one checkout that completes, one that is declined and undone, one that nobody conducts, and
+//! what to try next.
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-/// Runs the two checkouts against the server and prints what became of them.
+const DEMONSTRATION: [(&str, &str, &str); 3] = [
+    ("A checkout", "orchestrated", "tok_ok"),
+    ("A checkout whose payment is declined", "orchestrated", "tok_declined"),
+    (
+        "The same, choreographed: the services react to each other's events, and nobody calls them",
+        "choreographed",
+        "tok_declined",
+    ),
+];
+
+/// Runs the checkouts against the server and prints what became of them.
 pub async fn show(skald: SocketAddr, participants: &[(&str, SocketAddr)]) -> anyhow::Result<()> {
     println!("Skald is running: http://{skald}  (API: http://{skald}/docs)");
     for (name, address) in participants {
         println!("  {name:<8} http://{address}");
     }
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
-    for (title, token) in [("A checkout", "tok_ok"), ("A checkout whose payment is declined", "tok_declined")] {
-        let saga = check_out(&client, skald, token).await?;
+    for (title, mode, token) in DEMONSTRATION {
+        let saga = check_out(&client, skald, mode, token).await?;
         println!("\n{title}:");
         print_saga(&saga);
     }
@@ -22,10 +33,10 @@ pub async fn show(skald: SocketAddr, participants: &[(&str, SocketAddr)]) -> any
     Ok(())
 }
 
-async fn check_out(client: &reqwest::Client, skald: SocketAddr, token: &str) -> anyhow::Result<Value> {
-    let url = format!("http://{skald}/sagas/checkout");
+async fn check_out(client: &reqwest::Client, skald: SocketAddr, mode: &str, token: &str) -> anyhow::Result<Value> {
+    let url = format!("http://{skald}/sagas/checkout?mode={mode}");
     let start = || async {
-        let answer = client.post(&url).json(&order(token)).send().await?;
+        let answer = client.post(&url).header("Prefer", "wait=30").json(&order(token)).send().await?;
         let answer = answer.error_for_status()?;
         answer.json::<Value>().await
     };
@@ -70,6 +81,7 @@ fn print_what_to_try(skald: SocketAddr, catalog: Option<SocketAddr>) {
     };
     println!("\nTry it. A checkout that completes:\n\n  {}", curl("tok_ok"));
     println!("\nOne whose payment is declined, so that the reserved stock is released:\n\n  {}", curl("tok_declined"));
+    println!("\nWith ?mode=choreographed behind checkout, nobody conducts.");
     println!("\nThen look at it: its steps, its events, what the services say they did:\n");
     println!("  curl -s http://{skald}/sagas/ID");
     println!("  curl -s http://{skald}/sagas/ID/events");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use skald_participants::{Kind, Service as Participant, ServiceOptions};
+use skald_participants::{Kind, Service as Participant, ServiceOptions, SkaldOptions};
 
 use super::{demo, logging, serve::bind, service::Service};
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     config::{Config, Log, Participant as ParticipantConfig, ServerUrl},
 };
 
-const CHECKOUT: &str = include_str!("../../../definitions/checkout.yaml");
+const DEFINITIONS: [&str; 2] =
+    [include_str!("../../../definitions/checkout.yaml"), include_str!("../../../definitions/order-first.yaml")];
 
 pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     logging::start(&Log { level: "warn".to_owned(), ..Log::default() })?;
@@ -30,14 +31,15 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     super::runtime()?.block_on(async {
         let mut config = Config::default();
         config.database.url = ServerUrl::new(sqlite_url(&args.data_dir, "skald"));
+        let skald_url = format!("http://{}", listener.local_addr()?);
         let mut participants = Vec::new();
         for (kind, listener) in services {
-            let participant = start_participant(kind, listener, &args.data_dir).await?;
+            let participant = start_participant(kind, listener, &args.data_dir, &skald_url).await?;
             let base_url = Some(participant.base_url());
             config.participants.insert(kind.as_str().to_owned(), ParticipantConfig { base_url, ..Default::default() });
             participants.push(participant);
         }
-        let service = Service::start(&config, listener, &[CHECKOUT]).await?;
+        let service = Service::start(&config, listener, &DEFINITIONS).await?;
         let addresses: Vec<(&str, SocketAddr)> =
             participants.iter().map(|participant| (participant.kind().as_str(), participant.addr())).collect();
         demo::show(service.addr(), &addresses).await?;
@@ -51,8 +53,16 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn start_participant(kind: Kind, listener: TcpListener, data_dir: &Path) -> anyhow::Result<Participant> {
-    let options = ServiceOptions { faults: true, ..ServiceOptions::new(listener, sqlite_url(data_dir, kind.as_str())) };
+/// With its part in choreographed sagas.
+async fn start_participant(
+    kind: Kind,
+    listener: TcpListener,
+    data_dir: &Path,
+    skald_url: &str,
+) -> anyhow::Result<Participant> {
+    let skald = Some(SkaldOptions::new(skald_url));
+    let options =
+        ServiceOptions { faults: true, skald, ..ServiceOptions::new(listener, sqlite_url(data_dir, kind.as_str())) };
     Participant::start(kind, options).await.with_context(|| format!("cannot start {}", kind.as_str()))
 }
 

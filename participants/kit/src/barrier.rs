@@ -10,12 +10,13 @@ use chrono::Utc;
 use serde_json::json;
 
 use crate::{
-    answer::{Answer, Failure, Problem, Rejection, Reply, is_lock_timeout, problems},
+    answer::{Answer, Effect, Failure, Problem, Rejection, Reply, is_lock_timeout, problems},
     call::CallContext,
     db::Db,
-    gate::Gate,
+    gate::{Gate, Permit},
     key::Operation,
     ledger,
+    outbox::{self, Outgoing},
     record::{self, Record, Verdict},
     tx::{Tx, TxFuture},
 };
@@ -42,6 +43,31 @@ impl Default for BarrierOptions {
     }
 }
 
+/// What becomes of an answer that is about to be stored.
+#[derive(Debug, Clone)]
+pub enum Tell {
+    /// Stored, and this event goes into the outbox with it.
+    Event(Outgoing),
+    /// Stored, and nobody is told.
+    Nothing,
+    /// It is no outcome: rolled back, so that the call can be carried out later.
+    NoOutcome,
+}
+
+/// What [`Barrier::cancel`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The action has not had an effect and never will: the tombstone is there, and the event is in the outbox.
+    Now,
+    /// The tombstone was there already.
+    Before,
+    /// The action has been answered; what was told with that stands.
+    Answered(Answer),
+}
+
+/// Looks at each answer of a handler before it is stored.
+type Teller<'t> = &'t (dyn Fn(&Answer) -> Tell + Send + Sync);
+
 /// Carries out calls exactly once. Cloning gives another handle on the same barrier.
 #[derive(Debug, Clone)]
 pub struct Barrier {
@@ -51,12 +77,13 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// Creates the kit's tables (`saga_calls`, `saga_ledger`) when they are missing.
+    /// Creates the kit's tables (`saga_calls`, `saga_ledger`, `saga_outbox`) when they are missing.
     ///
     /// # Errors
     /// The database's.
     pub async fn open(db: Db, options: BarrierOptions) -> sqlx::Result<Self> {
         record::create_tables(&db).await?;
+        outbox::create_tables(&db).await?;
         Ok(Self { db, gate: Arc::default(), options })
     }
 
@@ -76,15 +103,49 @@ impl Barrier {
     where
         H: for<'a> FnOnce(&'a mut Tx) -> TxFuture<'a, Reply> + Send + 'static,
     {
-        let barrier = self.clone();
-        let task = self.db.runtime().spawn(async move { barrier.answer(&call, handler).await });
-        match task.await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::error!(%error, "a handler panicked; its transaction is rolled back");
-                Problem::new(problems::INTERNAL, "an internal error, see the service's log").into()
-            }
-        }
+        self.run_telling(call, handler, |_| Tell::Nothing).await
+    }
+
+    /// Like [`Barrier::run`], and puts what `tell` makes of the answer into the outbox, in the same transaction. A stored
+    /// answer that is given again tells nothing again.
+    pub async fn run_telling<H, T>(&self, call: CallContext, handler: H, tell: T) -> Answer
+    where
+        H: for<'a> FnOnce(&'a mut Tx) -> TxFuture<'a, Reply> + Send + 'static,
+        T: Fn(&Answer) -> Tell + Send + Sync + 'static,
+    {
+        let work = |barrier: Self| async move {
+            let locked = barrier.enter(&call).await?;
+            Ok(barrier.carry_out(&call, handler, &tell, locked).await?)
+        };
+        self.in_task(work).await.unwrap_or_else(Answer::from)
+    }
+
+    /// Sees to it that an action has no effect from now on, unless it has been answered: plants the tombstone that its
+    /// compensation would leave, and puts `event` into the outbox, in one transaction. `call` is the action's or the
+    /// compensation's; a compensation that comes later finds nothing to undo, whatever its request.
+    ///
+    /// # Errors
+    /// It cannot be told now.
+    pub async fn cancel(&self, call: CallContext, event: Outgoing) -> Result<Cancelled, Problem> {
+        self.in_task(|barrier| async move {
+            let Locked { mut tx, record, permit: _permit } = barrier.enter(&call).await?;
+            let found = match (record.action, record.undo) {
+                (Some(stored), _) => Cancelled::Answered(stored.answer),
+                (None, Some(_)) => Cancelled::Before,
+                (None, None) => {
+                    let cancelled = async {
+                        record::plant_tombstone(&mut tx, &call, &nothing_to_undo()).await?;
+                        tx.emit(event).await
+                    };
+                    cancelled.await.map_err(Failure::from)?;
+                    tx.commit().await.map_err(Failure::from)?;
+                    return Ok(Cancelled::Now);
+                }
+            };
+            tx.rollback().await;
+            Ok(found)
+        })
+        .await
     }
 
     /// Removes the keys of sagas older than the retention; gives how many steps were forgotten.
@@ -99,20 +160,30 @@ impl Barrier {
         self.db.transaction(move |tx| Box::pin(async move { Ok(record::purge(tx, bound_ms).await?) })).await
     }
 
-    async fn answer<H>(&self, call: &CallContext, handler: H) -> Answer
+    /// Runs in a task of its own, which nobody cancels.
+    async fn in_task<T, F, W>(&self, work: W) -> Result<T, Problem>
     where
-        H: for<'a> FnOnce(&'a mut Tx) -> TxFuture<'a, Reply> + Send,
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+        W: FnOnce(Self) -> F,
     {
+        self.db.runtime().spawn(work(self.clone())).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a handler panicked; its transaction is rolled back");
+            Err(Problem::new(problems::INTERNAL, "an internal error, see the service's log"))
+        })
+    }
+
+    /// Waits for a call's turn and locks its row.
+    async fn enter(&self, call: &CallContext) -> Result<Locked, Problem> {
         if let Some(problem) = self.too_old(call) {
-            return problem.into();
+            return Err(problem);
         }
         let action_key = call.key.of_action().to_string();
-        let Some(_permit) = self.gate.enter(&action_key, self.options.patience).await else {
-            return in_flight().into();
-        };
-        match self.carry_out(call, handler).await {
-            Ok(answer) => answer,
-            Err(failure) => Problem::from(failure).into(),
+        let permit = self.gate.enter(&action_key, self.options.patience).await.ok_or_else(in_flight)?;
+        match self.lock(call).await {
+            Ok((tx, record)) => Ok(Locked { tx, record, permit }),
+            Err(error) if is_lock_timeout(&error) => Err(in_flight()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -130,18 +201,19 @@ impl Barrier {
         })
     }
 
-    async fn carry_out<H>(&self, call: &CallContext, handler: H) -> Result<Answer, Failure>
+    async fn carry_out<H>(
+        &self,
+        call: &CallContext,
+        handler: H,
+        tell: Teller<'_>,
+        Locked { mut tx, record, permit: _permit }: Locked,
+    ) -> Result<Answer, Failure>
     where
         H: for<'a> FnOnce(&'a mut Tx) -> TxFuture<'a, Reply> + Send,
     {
-        let (mut tx, record) = match self.lock(call).await {
-            Ok(locked) => locked,
-            Err(error) if is_lock_timeout(&error) => return Ok(in_flight().into()),
-            Err(error) => return Err(error.into()),
-        };
         let verdict = record.judge(call);
         if verdict != Verdict::Run {
-            return Ok(settle(tx, call, verdict).await?);
+            return Ok(settle(tx, call, verdict, tell).await?);
         }
         tx.forget_touches();
         let result = tokio::time::timeout(self.options.handler_timeout, handler(&mut tx)).await.unwrap_or_else(|_| {
@@ -149,8 +221,12 @@ impl Barrier {
             Err(Failure::Unavailable { detail, retry_after: Duration::from_secs(1) })
         });
         match (result, call.operation()) {
-            (Ok(reply), _) => Ok(record_reply(tx, call, reply).await?),
-            (Err(Failure::Rejected(rejection)), Operation::Action) => self.record_rejection(tx, call, rejection).await,
+            (Ok(Reply { status, body, effects }), _) => {
+                Ok(record_answer(tx, call, Answer::json(status, &body), &effects, tell).await?)
+            }
+            (Err(Failure::Rejected(rejection)), Operation::Action) => {
+                self.record_rejection(tx, call, rejection, tell).await
+            }
             (Err(failure), _) => {
                 tx.rollback().await;
                 Err(failure)
@@ -166,54 +242,85 @@ impl Barrier {
 
     /// Stores a refusal without what the handler wrote before it refused. That takes a second
     /// transaction; a call that comes in between is judged by what it finds, and so is this one.
-    async fn record_rejection(&self, mut tx: Tx, call: &CallContext, rejection: Rejection) -> Result<Answer, Failure> {
+    async fn record_rejection(
+        &self,
+        mut tx: Tx,
+        call: &CallContext,
+        rejection: Rejection,
+        tell: Teller<'_>,
+    ) -> Result<Answer, Failure> {
         if tx.touched() {
             tx.rollback().await;
             let (again, record) = self.lock(call).await?;
             tx = again;
             let verdict = record.judge(call);
             if verdict != Verdict::Run {
-                return Ok(settle(tx, call, verdict).await?);
+                return Ok(settle(tx, call, verdict, tell).await?);
             }
         }
         let answer = Answer::from(Problem::from(Failure::Rejected(rejection)));
-        record::store(&mut tx, call, &answer).await?;
-        tx.commit().await?;
-        Ok(answer)
+        Ok(record_answer(tx, call, answer, &[], tell).await?)
     }
 }
 
+/// A call whose turn it is.
+struct Locked {
+    tx: Tx,
+    record: Record,
+    permit: Permit,
+}
+
 /// Answers a call that doesn't run.
-async fn settle(mut tx: Tx, call: &CallContext, verdict: Verdict) -> sqlx::Result<Answer> {
-    let answer = match verdict {
+async fn settle(tx: Tx, call: &CallContext, verdict: Verdict, tell: Teller<'_>) -> sqlx::Result<Answer> {
+    match verdict {
         Verdict::Replay(answer) => {
             tx.rollback().await;
-            return Ok(answer.replayed());
+            Ok(answer.replayed())
         }
         Verdict::KeyReused | Verdict::Run => {
             tx.rollback().await;
             let detail = format!("the key {} was first used with another method, path or body", call.key);
-            return Ok(Problem::new(problems::KEY_REUSED, detail).with("header", "Idempotency-Key").into());
+            Ok(Problem::new(problems::KEY_REUSED, detail).with("header", "Idempotency-Key").into())
         }
         Verdict::Cancelled => {
             let detail = "the compensation of this action came first, so the action has no effect";
-            Problem::new(problems::CANCELLED, detail).outcome("cancelled").into()
+            let answer = Problem::new(problems::CANCELLED, detail).outcome("cancelled").into();
+            // Whoever planted the tombstone told of it.
+            record_answer(tx, call, answer, &[], &|_| Tell::Nothing).await
         }
-        Verdict::NothingToUndo => Answer::json(200, &json!({"undone": false})),
+        Verdict::NothingToUndo => record_answer(tx, call, nothing_to_undo(), &[], tell).await,
+    }
+}
+
+/// Stores an answer with its effects and the event that tells of it, and commits.
+async fn record_answer(
+    mut tx: Tx,
+    call: &CallContext,
+    answer: Answer,
+    effects: &[Effect],
+    tell: Teller<'_>,
+) -> sqlx::Result<Answer> {
+    let event = match tell(&answer) {
+        Tell::Event(event) => Some(event),
+        Tell::Nothing => None,
+        Tell::NoOutcome => {
+            tx.rollback().await;
+            return Ok(answer);
+        }
     };
     record::store(&mut tx, call, &answer).await?;
+    for effect in effects {
+        ledger::append_effect(&mut tx, call, effect.name, &effect.detail).await?;
+    }
+    if let Some(event) = event {
+        tx.emit(event).await?;
+    }
     tx.commit().await?;
     Ok(answer)
 }
 
-async fn record_reply(mut tx: Tx, call: &CallContext, reply: Reply) -> sqlx::Result<Answer> {
-    let answer = Answer::json(reply.status, &reply.body);
-    record::store(&mut tx, call, &answer).await?;
-    for effect in &reply.effects {
-        ledger::append_effect(&mut tx, call, effect.name, &effect.detail).await?;
-    }
-    tx.commit().await?;
-    Ok(answer)
+fn nothing_to_undo() -> Answer {
+    Answer::json(200, &json!({"undone": false}))
 }
 
 fn in_flight() -> Problem {

@@ -71,6 +71,13 @@ impl CallContext {
         })
     }
 
+    /// A call that comes from within the service: the same key and request as over HTTP make the same call.
+    #[must_use]
+    pub fn local(key: Key, method: &str, path: &str, body: &[u8]) -> Self {
+        let fingerprint = fingerprint(method, path, body);
+        Self { key, deadline: None, outcome: None, correlation_id: None, fingerprint }
+    }
+
     #[must_use]
     pub fn saga_id(&self) -> SagaId {
         self.key.saga_id

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     answer::Failure,
+    outbox::Fresh,
     sql::{Param, Row, postgres_query, sqlite_query},
     sqlite_writer::{BUSY_TIMEOUT, Writer},
     tx::{Inner, Tx, TxFuture},
@@ -64,6 +65,7 @@ fn reason(error: &sqlx::Error) -> String {
 pub struct Db {
     engine: Engine,
     runtime: Handle,
+    fresh: Arc<Fresh>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,7 +87,7 @@ impl Db {
         } else {
             return Err(DbError::UnknownKind);
         };
-        Ok(Self { engine, runtime: Handle::current() })
+        Ok(Self { engine, runtime: Handle::current(), fresh: Arc::default() })
     }
 
     /// Runs statements that create what is missing (`CREATE TABLE IF NOT EXISTS ..`), as one
@@ -188,16 +190,27 @@ impl Db {
         }
     }
 
-    pub(crate) fn is_postgres(&self) -> bool {
+    /// For statements that the two databases spell differently.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
         matches!(self.engine, Engine::Postgres(_))
     }
 
     /// Only for tasks that nobody cancels; see the module.
     pub(crate) async fn begin(&self) -> sqlx::Result<Tx> {
         match &self.engine {
-            Engine::Sqlite { writer, .. } => Ok(Tx::new(Inner::Sqlite(writer.begin().await?))),
-            Engine::Postgres(pool) => Ok(Tx::new(Inner::Postgres(pool.begin().await?))),
+            Engine::Sqlite { writer, .. } => Ok(self.tx(Inner::Sqlite(writer.begin().await?))),
+            Engine::Postgres(pool) => Ok(self.tx(Inner::Postgres(pool.begin().await?))),
         }
+    }
+
+    fn tx(&self, inner: Inner) -> Tx {
+        Tx::new(inner, self.fresh.clone())
+    }
+
+    /// What was committed to the outbox in this process.
+    pub(crate) fn fresh(&self) -> &Arc<Fresh> {
+        &self.fresh
     }
 
     pub(crate) fn runtime(&self) -> &Handle {

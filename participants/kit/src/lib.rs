@@ -11,6 +11,10 @@
 //! - key, effect, answer and ledger entry are committed in one local transaction, so a crash leaves
 //!   either all of them or none.
 //!
+//! A participant of choreographed sagas is not called: its [`reactor`] follows the sagas' events and does what it owes, and
+//! an [`outbox`] tells of it. A [`Consumer`] has a handler applied to each event once. Both take events from Skald's
+//! consumer groups or from Redis ([`bus`]).
+//!
 //! The kit knows SQLite and PostgreSQL ([`Db`]), and no web framework: it takes a method, a path,
 //! headers and bytes, and gives an [`Answer`].
 //!
@@ -43,21 +47,34 @@
 //! ```
 
 mod answer;
+mod backoff;
 mod barrier;
+pub mod bus;
 mod call;
+mod consumer;
 mod db;
+pub mod events;
 mod gate;
+mod intake;
 mod key;
+mod lanes;
 pub mod ledger;
+mod observer;
+pub mod outbox;
+pub mod reactor;
+mod recent;
 mod record;
 mod sql;
 mod sqlite_writer;
 mod tx;
 
 pub use answer::{Answer, Effect, Failure, Problem, ProblemKind, Rejection, Reply, problems};
-pub use barrier::{Barrier, BarrierOptions};
+pub use barrier::{Barrier, BarrierOptions, Cancelled, Tell};
 pub use call::{ActionOutcome, CallContext, HeaderError};
+pub use consumer::{Consumer, ConsumerOptions};
 pub use db::{Db, DbError, DbOptions};
+pub use intake::IntakeOptions;
 pub use key::{Key, KeyError, Operation, SagaId};
+pub use observer::{Observer, Unobserved};
 pub use sql::{Param, Row};
 pub use tx::{Tx, TxFuture};

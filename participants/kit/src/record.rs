@@ -9,7 +9,8 @@
 //! | no              | yes                   | 409 `cancelled`     | stored answer               |
 //! | yes             | yes                   | stored answer       | stored answer               |
 //!
-//! A stored answer goes only to the same request again; a different one under the same key is 400.
+//! A stored answer goes only to the same request again; a different one under the same key is 400. A tombstone that was
+//! planted without a compensation's request answers any.
 
 use crate::{answer::Answer, call::CallContext, db::Db, key::Operation, params, sql::Row, tx::Tx};
 
@@ -39,6 +40,9 @@ const TABLES_POSTGRES: &[&str] = &[
      )",
     "CREATE INDEX IF NOT EXISTS saga_ledger_saga ON saga_ledger (saga_id, id)",
 ];
+
+/// The fingerprint of an answer that fits every request.
+const OF_ANY_REQUEST: &[u8] = &[];
 
 pub(crate) async fn create_tables(db: &Db) -> sqlx::Result<()> {
     db.create(if db.is_postgres() { TABLES_POSTGRES } else { TABLES_SQLITE }).await
@@ -86,7 +90,9 @@ impl Record {
             Operation::Compensation => &self.undo,
         };
         match own {
-            Some(stored) if stored.fingerprint == call.fingerprint => Verdict::Replay(stored.answer.clone()),
+            Some(stored) if stored.fingerprint == call.fingerprint || stored.fingerprint == OF_ANY_REQUEST => {
+                Verdict::Replay(stored.answer.clone())
+            }
             Some(_) => Verdict::KeyReused,
             None => match call.operation() {
                 Operation::Action if self.undo.is_some() => Verdict::Cancelled,
@@ -146,6 +152,20 @@ pub(crate) async fn store(tx: &mut Tx, call: &CallContext, answer: &Answer) -> s
         1 => Ok(()),
         _ => Err(sqlx::Error::RowNotFound),
     }
+}
+
+/// Stores the answer of a compensation that was never called, for whatever request may come.
+pub(crate) async fn plant_tombstone(tx: &mut Tx, call: &CallContext, answer: &Answer) -> sqlx::Result<()> {
+    let sql = "UPDATE saga_calls SET undo_hash = $2, undo_status = $3, undo_type = $4, undo_body = $5
+               WHERE action_key = $1";
+    let params = params![
+        call.key.of_action().to_string(),
+        OF_ANY_REQUEST.to_vec(),
+        i64::from(answer.status),
+        answer.content_type.clone(),
+        answer.body.clone(),
+    ];
+    tx.execute(sql, params).await.map(drop)
 }
 
 /// Removes the rows of sagas created before `time_ms` (Unix time). Keys begin with a UUIDv7, whose

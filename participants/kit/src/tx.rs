@@ -1,11 +1,12 @@
 //! A local transaction on either database.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use sqlx::{Postgres, Transaction};
 
 use crate::{
     answer::Failure,
+    outbox::{self, Entry, Fresh, Outgoing},
     sql::{Param, Row, postgres_query, sqlite_query},
     sqlite_writer::Turn,
 };
@@ -20,6 +21,9 @@ pub type TxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Sen
 pub struct Tx {
     inner: Inner,
     touched: bool,
+    /// What the outbox gets with this transaction.
+    emitted: Vec<Entry>,
+    fresh: Arc<Fresh>,
 }
 
 pub(crate) enum Inner {
@@ -28,8 +32,8 @@ pub(crate) enum Inner {
 }
 
 impl Tx {
-    pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner, touched: false }
+    pub(crate) fn new(inner: Inner, fresh: Arc<Fresh>) -> Self {
+        Self { inner, touched: false, emitted: Vec::new(), fresh }
     }
 
     /// Runs a statement and gives the number of rows that it changed.
@@ -70,6 +74,18 @@ impl Tx {
         Ok(self.rows(sql, params).await?.into_iter().next())
     }
 
+    /// Puts an event into the outbox: it goes to the event store once this transaction has committed, by the service's
+    /// [`Relay`](crate::outbox::Relay). One whose id waits there already is left out.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn emit(&mut self, event: Outgoing) -> sqlx::Result<()> {
+        if let Some(id) = outbox::insert(self, &event).await? {
+            self.emitted.push(Entry { id, event: event.into() });
+        }
+        Ok(())
+    }
+
     /// Whether anything ran since [`Tx::forget_touches`].
     pub(crate) fn touched(&self) -> bool {
         self.touched
@@ -81,9 +97,11 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> sqlx::Result<()> {
         match self.inner {
-            Inner::Sqlite(turn) => turn.commit().await,
-            Inner::Postgres(tx) => tx.commit().await,
+            Inner::Sqlite(turn) => turn.commit().await?,
+            Inner::Postgres(tx) => tx.commit().await?,
         }
+        self.fresh.put(self.emitted);
+        Ok(())
     }
 
     pub(crate) async fn rollback(self) {

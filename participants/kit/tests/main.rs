@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod barrier;
+mod consumer;
 mod failures;
 mod fixture;
 mod histories;
+mod outbox;
+mod redis_server;
+mod store;
 mod support;

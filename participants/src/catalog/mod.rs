@@ -14,26 +14,22 @@ use skald_kit::{Db, Failure, params};
 
 pub(crate) use holds::free_expired as free_expired_holds;
 
-use crate::http::{resource, saga_call};
+use crate::offer::Offer;
 
 /// The store of an order that names none.
 const STORE_DEFAULT: &str = "s-main";
 
-pub(crate) const OPERATIONS: &[&str] = &["verify", "reserve", "release", "commit", "restock"];
-
-pub(crate) fn routes(app: &mut web::ServiceConfig) {
-    app.service(resource("/stock/verify", "POST").route(saga_call(Method::POST, "verify", holds::verify)))
-        .service(resource("/stock/reserve", "POST").route(saga_call(Method::POST, "reserve", holds::reserve)))
-        .service(resource("/stock/release", "POST").route(saga_call(Method::POST, "release", holds::release)))
-        .service(resource("/stock/commit", "POST").route(saga_call(Method::POST, "commit", holds::commit)))
-        .service(resource("/stock/restock", "POST").route(saga_call(Method::POST, "restock", holds::restock)))
-        .service(resource("/stock", "GET").route(web::get().to(manage::list_stock)))
-        .service(resource("/stock/adjust", "POST").route(web::post().to(manage::adjust)))
-        .service(
-            resource("/products", "GET, POST")
-                .route(web::get().to(manage::list_products))
-                .route(web::post().to(manage::add_product)),
-        );
+pub(crate) fn offer() -> Offer {
+    Offer::default()
+        .operation(Method::POST, "/stock/verify", "verify", holds::verify)
+        .operation(Method::POST, "/stock/reserve", "reserve", holds::reserve)
+        .operation(Method::POST, "/stock/release", "release", holds::release)
+        .operation(Method::POST, "/stock/commit", "commit", holds::commit)
+        .operation(Method::POST, "/stock/restock", "restock", holds::restock)
+        .other(Method::GET, "/stock", || web::get().to(manage::list_stock))
+        .other(Method::POST, "/stock/adjust", || web::post().to(manage::adjust))
+        .other(Method::GET, "/products", || web::get().to(manage::list_products))
+        .other(Method::POST, "/products", || web::post().to(manage::add_product))
 }
 
 const TABLES: &[&str] = &[

@@ -8,10 +8,10 @@ use skald_kit::{Failure, Reply, Tx, TxFuture, params};
 use crate::{body::Id, codes, http::Given};
 
 /// The customer of the demonstrations who may not order.
-const CUSTOMER_BLOCKED: &str = "blocked";
+pub(super) const CUSTOMER_BLOCKED: &str = "blocked";
 const ITEMS_MAX: usize = 200;
 const QUANTITY_MAX: i64 = 1_000_000;
-const TOTAL_MAX: i64 = 1_000_000_000_000_000;
+pub(super) const TOTAL_MAX: i64 = 1_000_000_000_000_000;
 const REASON_CHARS_MAX: usize = 1000;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -24,7 +24,7 @@ pub(crate) struct Confirm {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Item {
+pub(super) struct Item {
     product_id: Id,
     quantity: i64,
     /// Taken and kept when the caller passes on what the catalog answered.
@@ -44,7 +44,11 @@ pub(crate) fn confirm(tx: &mut Tx, given: Given<Confirm>) -> TxFuture<'_, Reply>
     Box::pin(async move {
         let id = order_id(given.path_id)?;
         let Confirm { customer_id, items, total } = given.body;
-        check(&items, total)?;
+        check_items(&items)?;
+        if !(0..=TOTAL_MAX).contains(&total) {
+            let reason = format!("total: {total} is not within 0..={TOTAL_MAX}");
+            return Err(Failure::rejected(codes::INVALID_AMOUNT, reason));
+        }
         if customer_id.as_str() == CUSTOMER_BLOCKED {
             return Err(Failure::rejected(codes::CUSTOMER_BLOCKED, format!("customer {customer_id} may not order")));
         }
@@ -61,18 +65,21 @@ pub(crate) fn confirm(tx: &mut Tx, given: Given<Confirm>) -> TxFuture<'_, Reply>
     })
 }
 
-/// `POST /orders/{id}/cancel`: the undo of a confirmation.
+/// `POST /orders/{id}/cancel`: the undo of an order that was confirmed at once, or placed.
 pub(crate) fn cancel(tx: &mut Tx, given: Given<Cancel>) -> TxFuture<'_, Reply> {
     Box::pin(async move {
         let id = order_id(given.path_id)?;
         // A reason is for people: a long one is cut, not refused, for an undo must go through.
         let reason = given.body.reason.map(|reason| reason.chars().take(REASON_CHARS_MAX).collect::<String>());
         let sql = "UPDATE orders SET status = 'cancelled', reason = $2, updated_at = $3
-                   WHERE id = $1 AND status = 'confirmed' RETURNING customer_id, total";
+                   WHERE id = $1 AND status IN ('pending', 'confirmed') RETURNING customer_id, total";
         if let Some(row) = tx.row(sql, params![id.as_str(), reason.clone(), now()]).await? {
-            let (customer, total): (String, i64) = (row.get("customer_id")?, row.get("total")?);
+            let customer: String = row.get("customer_id")?;
             let reply = json!({"id": id, "undone": true, "status": "cancelled", "reason": reason});
-            let detail = json!({"order_id": id, "customer_id": customer, "total": total, "reason": reason});
+            let mut detail = json!({"order_id": id, "customer_id": customer, "reason": reason});
+            if let Some(total) = row.get::<Option<i64>>("total")? {
+                detail["total"] = total.into();
+            }
             return Ok(Reply::ok(reply).effect("order_cancelled", detail));
         }
         match tx.row("SELECT 1 AS one FROM orders WHERE id = $1", params![id.as_str()]).await? {
@@ -82,11 +89,12 @@ pub(crate) fn cancel(tx: &mut Tx, given: Given<Cancel>) -> TxFuture<'_, Reply> {
     })
 }
 
-fn order_id(path_id: Option<Id>) -> Result<Id, Failure> {
+pub(super) fn order_id(path_id: Option<Id>) -> Result<Id, Failure> {
     path_id.ok_or_else(|| Failure::rejected(codes::ORDER_NOT_FOUND, "the path names no order"))
 }
 
-fn check(items: &[Item], total: i64) -> Result<(), Failure> {
+/// Refuses orders of nothing, or of too much.
+pub(super) fn check_items(items: &[Item]) -> Result<(), Failure> {
     if items.is_empty() || items.len() > ITEMS_MAX {
         return Err(Failure::rejected(codes::INVALID_ITEMS, format!("items: an order has 1 to {ITEMS_MAX} items")));
     }
@@ -96,12 +104,9 @@ fn check(items: &[Item], total: i64) -> Result<(), Failure> {
             return Err(Failure::rejected(codes::INVALID_ITEMS, reason));
         }
     }
-    if !(0..=TOTAL_MAX).contains(&total) {
-        return Err(Failure::rejected(codes::INVALID_AMOUNT, format!("total: {total} is not within 0..={TOTAL_MAX}")));
-    }
     Ok(())
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -1,40 +1,34 @@
 //! Orders: confirmed, and maybe cancelled.
+//!
+//! A saga may begin with the order or end with it:
+//!
+//! | state       | confirm `PUT` | place     | confirm     | reopen    | cancel      |
+//! | ----------- | ------------- | --------- | ----------- | --------- | ----------- |
+//! | (none)      | `confirmed`   | `pending` | refused     | refused   | refused     |
+//! | pending     | refused       | refused   | `confirmed` | nothing   | `cancelled` |
+//! | confirmed   | refused       | refused   | refused     | `pending` | `cancelled` |
+//! | cancelled   | refused       | refused   | refused     | refused   | nothing     |
+//!
+//! Cancel undoes `PUT` and place; reopen undoes confirm.
 
 mod changes;
+mod pending;
 mod queries;
+mod tables;
 
 use actix_web::{http::Method, web};
-use skald_kit::{Db, Failure};
 
-use crate::http::{resource, saga_call};
+use crate::offer::Offer;
 
-pub(crate) const OPERATIONS: &[&str] = &["orders", "cancel"];
+pub(crate) use tables::prepare;
 
-pub(crate) fn routes(app: &mut web::ServiceConfig) {
-    app.service(resource("/orders", "GET").route(web::get().to(queries::list)))
-        .service(resource("/orders/{id}", "GET, PUT").route(web::get().to(queries::show)).route(saga_call(
-            Method::PUT,
-            "orders",
-            changes::confirm,
-        )))
-        .service(resource("/orders/{id}/cancel", "POST").route(saga_call(Method::POST, "cancel", changes::cancel)));
-}
-
-const TABLES: &[&str] = &[
-    "CREATE TABLE IF NOT EXISTS orders (
-         id TEXT NOT NULL PRIMARY KEY,
-         customer_id TEXT NOT NULL,
-         items TEXT NOT NULL,
-         total BIGINT NOT NULL,
-         status TEXT NOT NULL CHECK (status IN ('confirmed', 'cancelled')),
-         reason TEXT,
-         created_at TEXT NOT NULL,
-         updated_at TEXT NOT NULL
-     )",
-    "CREATE INDEX IF NOT EXISTS orders_customer ON orders (customer_id, id)",
-];
-
-/// Creates the tables; there are no orders to begin with.
-pub(crate) async fn prepare(db: &Db) -> Result<(), Failure> {
-    Ok(db.create(TABLES).await?)
+pub(crate) fn offer() -> Offer {
+    Offer::default()
+        .operation(Method::PUT, "/orders/{id}", "orders", changes::confirm)
+        .operation(Method::POST, "/orders/{id}/cancel", "cancel", changes::cancel)
+        .operation(Method::POST, "/orders/{id}/place", "place", pending::place)
+        .operation(Method::POST, "/orders/{id}/confirm", "confirm", pending::confirm)
+        .operation(Method::POST, "/orders/{id}/reopen", "reopen", pending::reopen)
+        .other(Method::GET, "/orders", || web::get().to(queries::list))
+        .other(Method::GET, "/orders/{id}", || web::get().to(queries::show))
 }

@@ -54,7 +54,7 @@ fn shown(row: &Row) -> sqlx::Result<(String, Value)> {
     let id = text("id")?;
     let items: Value = serde_json::from_str(&text("items")?).map_err(|error| sqlx::Error::Decode(error.into()))?;
     let order = json!({
-        "id": id, "customer_id": text("customer_id")?, "items": items, "total": row.get::<i64>("total")?,
+        "id": id, "customer_id": text("customer_id")?, "items": items, "total": row.get::<Option<i64>>("total")?,
         "status": text("status")?, "reason": row.get::<Option<String>>("reason")?,
         "created_at": text("created_at")?, "updated_at": text("updated_at")?,
     });

@@ -9,22 +9,15 @@ mod payments;
 use actix_web::{http::Method, web};
 use skald_kit::{Db, Failure, params};
 
-use crate::http::{resource, saga_call};
+use crate::offer::Offer;
 
-pub(crate) const OPERATIONS: &[&str] = &["payments", "refund"];
-
-pub(crate) fn routes(app: &mut web::ServiceConfig) {
-    app.service(resource("/payments", "GET, POST").route(web::get().to(payments::list)).route(saga_call(
-        Method::POST,
-        "payments",
-        payments::pay,
-    )))
-    .service(resource("/payments/refund", "POST").route(saga_call(Method::POST, "refund", payments::refund)))
-    .service(
-        resource("/customers/{id}", "GET, PUT")
-            .route(web::get().to(customers::show))
-            .route(web::put().to(customers::set_credit)),
-    );
+pub(crate) fn offer() -> Offer {
+    Offer::default()
+        .operation(Method::POST, "/payments", "payments", payments::pay)
+        .operation(Method::POST, "/payments/refund", "refund", payments::refund)
+        .other(Method::GET, "/payments", || web::get().to(payments::list))
+        .other(Method::GET, "/customers/{id}", || web::get().to(customers::show))
+        .other(Method::PUT, "/customers/{id}", || web::put().to(customers::set_credit))
 }
 
 const TABLES: &[&str] = &[

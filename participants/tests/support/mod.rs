@@ -17,8 +17,13 @@ pub use database::{Backend, TestDatabase};
 pub struct Running {
     pub service: Service,
     pub http: Client,
-    _database: TestDatabase,
+    kind: Kind,
+    database: TestDatabase,
+    adapt: Adapt,
 }
+
+/// What a test wants otherwise.
+type Adapt = Box<dyn Fn(&mut ServiceOptions) + Send>;
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    async fn read(response: Response) -> Self {
+    pub async fn read(response: Response) -> Self {
         let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let (status, retry_after) = (response.status().as_u16(), header("retry-after"));
         let content_type = header("content-type").unwrap_or_default();
@@ -61,15 +66,29 @@ impl Running {
         Self::start_with(kind, backend, |_| {}).await
     }
 
-    pub async fn start_with(kind: Kind, backend: Backend, adapt: impl FnOnce(&mut ServiceOptions)) -> Self {
-        let database = TestDatabase::create(backend).await;
+    pub async fn start_with(
+        kind: Kind,
+        backend: Backend,
+        adapt: impl Fn(&mut ServiceOptions) + Send + 'static,
+    ) -> Self {
+        Self::start_on(kind, TestDatabase::create(backend).await, Box::new(adapt)).await
+    }
+
+    pub async fn start_on(kind: Kind, database: TestDatabase, adapt: Adapt) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut options = ServiceOptions::new(listener, database.url.clone());
         adapt(&mut options);
         let service = Service::start(kind, options).await.unwrap();
         // A workspace build gives the client TLS, which wants a provider also for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { service, http: Client::new(), _database: database }
+        Self { service, http: Client::new(), kind, database, adapt }
+    }
+
+    /// Ends it without grace and starts another one on the same database.
+    pub async fn restart(self) -> Self {
+        let Self { service, kind, database, adapt, .. } = self;
+        drop(service);
+        Self::start_on(kind, database, adapt).await
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -179,5 +198,5 @@ pub async fn eventually<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
 }

@@ -1,8 +1,11 @@
 //! All that a store holds, as text to compare.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::super::{SagaFilter, Store};
+use super::super::{
+    SagaFilter, Storage, Store,
+    log::{LogFilter, LogQuery},
+};
 
 /// Shards, rows, events with their positions, and start keys. Sagas by ascending id.
 pub async fn dump(store: &dyn Store, keys: &[&str]) -> String {
@@ -33,6 +36,31 @@ pub async fn dump(store: &dyn Store, keys: &[&str]) -> String {
     }
     for key in keys {
         writeln!(text, "key {key}: {:?}", store.keyed_saga("checkout", key).await.unwrap()).unwrap();
+    }
+    text
+}
+
+/// The whole log by shard and position, with the heads of streams that are no sagas.
+pub async fn dump_log(store: &dyn Storage) -> String {
+    let mut text = String::new();
+    let mut after: BTreeMap<_, _> = store.heads().await.unwrap().into_keys().map(|shard| (shard, 0)).collect();
+    let mut events = Vec::new();
+    loop {
+        let query = LogQuery { after, until: BTreeMap::new(), limit: 1000, filter: LogFilter::default() };
+        let page = store.log(&query).await.unwrap();
+        events.extend(page.events);
+        after = page.read_to;
+        if !page.more {
+            break;
+        }
+    }
+    events.sort_by_key(|event| (event.shard, event.position));
+    for event in events {
+        let head = match &event.name {
+            Some(name) => store.stream_head(name).await.unwrap(),
+            None => None,
+        };
+        writeln!(text, "{event:?} of {head:?}").unwrap();
     }
     text
 }

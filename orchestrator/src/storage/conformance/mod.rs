@@ -1,14 +1,18 @@
 //! What every store must do: one suite, run against each of them on a fresh database per test.
 
+mod appends;
 mod audits;
 mod commits;
 mod differential;
 pub mod dump;
 pub mod fixture;
 mod forms;
+mod group_model;
+mod groups;
 mod leases;
 mod lifecycle;
 mod lists;
+mod logs;
 mod reads;
 mod refusals;
 mod replicas;
@@ -67,7 +71,39 @@ on_both! {
     replicas::only_what_was_taken_from_the_dead_counts_as_died,
     replicas::a_view_shows_what_is_free_and_what_is_mine,
     replicas::two_machines_share_the_shards_fairly,
+    appends::a_look_finds_heads_and_the_ids_that_are_known,
+    appends::a_malformed_append_is_refused,
+    appends::a_stream_is_made_and_continued,
+    appends::an_append_that_does_not_continue_its_stream_writes_nothing,
+    appends::an_append_under_a_wrong_epoch_writes_nothing,
+    appends::an_event_of_a_saga_says_where_it_came_from,
+    appends::appends_come_after_transitions_in_the_log_of_their_shard,
     forms::events_are_written_in_the_newest_form_and_read_in_any,
+    groups::a_dropped_event_lets_its_stream_go_on,
+    groups::a_failed_event_is_tried_again_later_and_then_parked,
+    groups::a_group_is_made_changed_and_dropped,
+    groups::a_group_may_begin_at_the_end,
+    groups::a_group_that_is_made_anew_refuses_what_the_old_one_handed_out,
+    groups::a_held_event_holds_back_its_own_stream_only,
+    groups::a_late_settlement_counts_while_nobody_else_began,
+    groups::a_long_queue_behind_a_held_event_comes_in_order,
+    groups::a_part_of_the_log_is_handled_once_more,
+    groups::an_event_that_ends_its_consumers_is_parked,
+    groups::consumers_share_the_shards,
+    groups::consumers_that_poll_at_once_get_different_events,
+    groups::events_are_handed_out_once_and_settled,
+    groups::parked_events_are_listed_page_by_page,
+    groups::polling_does_not_renew_a_lease_and_settling_the_oldest_does,
+    groups::what_a_group_does_not_want_is_passed_over,
+    groups::what_is_in_hand_when_a_lease_ends_is_handed_out_again,
+    logs::a_follower_skips_nothing_while_commits_go_on,
+    logs::a_look_ends_where_it_was_told_to,
+    logs::a_look_with_a_filter_ends_in_time,
+    logs::a_stream_is_read_by_versions,
+    logs::each_filter_of_the_log_selects,
+    logs::events_are_counted_once_by_category_and_type,
+    logs::every_event_is_read_once_and_in_order_whatever_the_page,
+    logs::what_was_relayed_never_goes_back,
     reads::events_are_read_from_a_version_on,
     reads::streams_come_in_the_order_asked_for,
     reads::unfinished_sagas_are_paged_by_id,

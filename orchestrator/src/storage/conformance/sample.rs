@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use skald_core::{
     event::{CallNote, Event, Mode, SagaCompleted, SagaFailed, SagaStarted, StepStarted, StepSucceeded},
     ids::{Epoch, Operation, SagaId, Shard},
-    shard::batch::{Batch, Fence, NewEvent, StartKey, Transition},
+    shard::batch::{Append, AppendedEvent, Batch, Fence, NewEvent, Origin, StartKey, Transition},
     state::{Failure, SagaRow, Status},
     time::{Millis, Timestamp},
 };
@@ -75,7 +75,7 @@ impl Saga {
                 type_name: Arc::from(event.kind()),
                 occurred_at: self.row.updated_at,
                 actor: None,
-                origin: skald_core::shard::batch::Origin::default(),
+                origin: Origin::default(),
                 event,
             })
             .collect();
@@ -167,15 +167,7 @@ pub fn step_succeeded(step: &str) -> Event {
 
 /// A batch of these transitions under the epochs of `owned`.
 pub fn batch(owned: &[OwnedShard], transitions: Vec<Transition>) -> Batch {
-    let mut shards: Vec<Shard> = transitions.iter().map(|transition| transition.shard).collect();
-    shards.sort();
-    shards.dedup();
-    let epoch = |shard| owned.iter().find(|owned| owned.shard == shard).map_or(Epoch(1), |owned| owned.epoch);
-    Batch {
-        fences: shards.into_iter().map(|shard| Fence { shard, epoch: epoch(shard) }).collect(),
-        transitions,
-        appends: vec![],
-    }
+    mixed(owned, transitions, Vec::new())
 }
 
 pub fn fences(owned: &[OwnedShard]) -> Vec<Fence> {
@@ -184,4 +176,54 @@ pub fn fences(owned: &[OwnedShard]) -> Vec<Fence> {
 
 pub fn owner(id: &str) -> Owner {
     Owner { id: id.to_owned(), url: Some(format!("http://{id}:8080")) }
+}
+
+/// A stream that is no saga, in the making.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub shard: Shard,
+    pub id: SagaId,
+    pub name: Arc<str>,
+    pub version: u64,
+}
+
+impl Named {
+    /// A stream `category-number` in `shard` of `shards`.
+    pub fn new(category: &str, shard: u16, shards: u16) -> Self {
+        let saga = Saga::new(shard, shards);
+        let name = format!("{category}-{}", saga.row.correlation_id);
+        Self { shard: saga.shard, id: saga.id(), name: Arc::from(name), version: 0 }
+    }
+
+    /// The append of events of these types, whose ids are their versions.
+    pub fn append(&mut self, types: &[&str]) -> Append {
+        let version_before = self.version;
+        let events = types.iter().map(|type_name| {
+            self.version += 1;
+            AppendedEvent {
+                version: self.version,
+                event_id: Arc::from(format!("id-{}", self.version)),
+                type_name: Arc::from(*type_name),
+                schema_version: 3,
+                occurred_at: START.plus(Millis(self.version)),
+                actor: Some(Arc::from("ada")),
+                correlation_id: Some(Arc::from(format!("of {}", self.name))),
+                causation_id: Some(Arc::from("cause")),
+                data: RawValue::from_string(format!("{{ \"n\" : {} }}", self.version)).unwrap(),
+            }
+        });
+        let events = events.collect();
+        Append { shard: self.shard, stream: self.id, name: Arc::clone(&self.name), version_before, events }
+    }
+}
+
+/// As [`batch`], with appends.
+pub fn mixed(owned: &[OwnedShard], transitions: Vec<Transition>, appends: Vec<Append>) -> Batch {
+    let mut shards: Vec<Shard> = transitions.iter().map(|transition| transition.shard).collect();
+    shards.extend(appends.iter().map(|append| append.shard));
+    shards.sort();
+    shards.dedup();
+    let epoch = |shard| owned.iter().find(|owned| owned.shard == shard).map_or(Epoch(1), |owned| owned.epoch);
+    let fences = shards.into_iter().map(|shard| Fence { shard, epoch: epoch(shard) }).collect();
+    Batch { fences, transitions, appends }
 }

@@ -38,7 +38,7 @@ pub async fn settle<S: GroupRows + EventLog>(
                 None => None,
             };
             let (accepted, change) = settled.map_or((Vec::new(), None), |(accepted, change)| (accepted, Some(change)));
-            let is_refused = |settlement: &&&Settlement| !accepted.contains(&settlement.position);
+            let is_refused = |settlement: &&&Settlement| !accepted.contains(&(settlement.position, settlement.token));
             let places = settlements.iter().filter(is_refused).map(|settlement| (*shard, settlement.position));
             refused_now.insert(*shard, places.collect());
             changes.extend(change);
@@ -58,7 +58,7 @@ pub async fn settle<S: GroupRows + EventLog>(
     Err(contended())
 }
 
-/// Decides what becomes of one shard; None when every settlement is refused.
+/// Decides what becomes of one shard, and which positions under which tokens are accepted; None when none is.
 async fn settle_shard<S: GroupRows + EventLog>(
     store: &S,
     group: &str,
@@ -66,7 +66,7 @@ async fn settle_shard<S: GroupRows + EventLog>(
     settlements: &[&Settlement],
     policy: GroupRetry,
     now: Timestamp,
-) -> Result<Option<(Vec<i64>, Change)>, StoreError> {
+) -> Result<Option<(Vec<(i64, i64)>, Change)>, StoreError> {
     let counts =
         |settlement: &&&Settlement| settlement.token == cursor.token && cursor.in_hand.contains(settlement.position);
     let counting: Vec<&Settlement> = settlements.iter().filter(counts).copied().collect();
@@ -83,7 +83,7 @@ async fn settle_shard<S: GroupRows + EventLog>(
         if !holding.cursor.in_hand.contains(settlement.position) {
             continue;
         }
-        accepted.push(settlement.position);
+        accepted.push((settlement.position, settlement.token));
         match &settlement.result {
             Settled::Done => holding.done(settlement.position, now),
             Settled::Failed { error, poison } => {

@@ -46,6 +46,8 @@ struct Hand {
     hold: Vec<Held>,
     release: Vec<i64>,
     given: Vec<(LogEvent, u32)>,
+    /// What was alone in hand when its lease was lost.
+    suspect: Option<i64>,
     /// Whether what is held or owed has changed, so that this turn must be written.
     changed: bool,
 }
@@ -95,23 +97,20 @@ impl<'a, S: GroupRows + EventLog> Turn<'a, S> {
     async fn park_the_deadly(&mut self) -> Result<(), StoreError> {
         let policy = self.view.group.retry;
         for hand in self.hands.values_mut() {
-            let alone = hand.changed && hand.cursor.losses >= policy.attempts && hand.cursor.owed.len() == 1;
-            if !alone {
-                continue;
-            }
+            let Some(suspect) = hand.suspect.filter(|_| hand.cursor.losses >= policy.attempts) else { continue };
             let shard = hand.cursor.shard;
             let owed: Vec<i64> = hand.cursor.owed.iter().collect();
-            for event in self.store.events_at(shard, &owed).await? {
-                let streams = BTreeMap::from([(event.position, event.stream)]);
-                let held = self.store.held(&self.poll.group, shard, &[event.stream]).await?;
-                let mut holding = Holding::new(hand.cursor.clone(), streams, held);
-                let error = format!("its consumer fell silent {} times", hand.cursor.losses);
-                holding.fail(event.position, &Failure { error, poison: true }, policy, self.view.now);
-                let Change { cursor, hold, release } = holding.into_change();
-                (hand.cursor, hand.hold, hand.release) = (cursor, hold, release);
-                hand.cursor.losses = 0;
-                hand.cursor.holds = true;
-            }
+            let owed = self.store.events_at(shard, &owed).await?;
+            let streams: BTreeMap<i64, SagaId> = owed.iter().map(|event| (event.position, event.stream)).collect();
+            let Some(stream) = streams.get(&suspect).copied() else { continue };
+            let held = self.store.held(&self.poll.group, shard, &[stream]).await?;
+            let mut holding = Holding::new(hand.cursor.clone(), streams, held);
+            let error = format!("its consumer fell silent {} times", hand.cursor.losses);
+            holding.fail(suspect, &Failure { error, poison: true }, policy, self.view.now);
+            let Change { cursor, hold, release } = holding.into_change();
+            (hand.cursor, hand.hold, hand.release) = (cursor, hold, release);
+            hand.cursor.losses = 0;
+            hand.cursor.holds = true;
         }
         Ok(())
     }
@@ -301,11 +300,12 @@ fn choose(view: &View, consumer: &str, next_at: &mut Option<Timestamp>) -> BTree
 fn hand(cursor: &Cursor, in_use: bool) -> Hand {
     let mut cursor = cursor.clone();
     let lost = !in_use && !cursor.in_hand.is_empty();
+    let suspect = cursor.in_hand.first().filter(|_| lost && cursor.in_hand.len() == 1);
     if lost {
         cursor.owed.append(&mut cursor.in_hand);
         cursor.losses = cursor.losses.saturating_add(1);
     }
-    Hand { cursor, was_free: !in_use, hold: Vec::new(), release: Vec::new(), given: Vec::new(), changed: lost }
+    Hand { cursor, was_free: !in_use, hold: Vec::new(), release: Vec::new(), given: Vec::new(), suspect, changed: lost }
 }
 
 fn waiting(event: &LogEvent, now: Timestamp) -> Held {

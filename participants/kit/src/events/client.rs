@@ -1,0 +1,300 @@
+//! The client of Skald's event API: append, read a stream, read on from a place in the log.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use reqwest::{Method, RequestBuilder, StatusCode, Url, header::RETRY_AFTER, redirect, retry};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
+use thiserror::Error;
+
+use super::Event;
+use crate::outbox::Outgoing;
+
+/// Less than the time after which Skald closes an idle connection, so that none is closed under a request.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may take, beyond what the request itself asks to wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const PAGE: u32 = 500;
+const DETAIL_CHARS_MAX: usize = 500;
+
+/// Reads from and appends to one Skald. Cloning gives another handle on the same connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Arc<Url>,
+}
+
+/// Why a request to Skald failed.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("`{0}` is not a URL that begins with http:// or https://")]
+    Url(String),
+    #[error("cannot set up the HTTP client: {0}")]
+    Setup(#[source] reqwest::Error),
+    /// No whole answer, or one that says "not now": the same request may well succeed later.
+    #[error("skald cannot answer now: {reason}")]
+    Unavailable {
+        reason: String,
+        retry_after: Option<Duration>,
+        /// Whether the request may have been carried out all the same.
+        unclear: bool,
+    },
+    /// The request will never succeed as it is.
+    #[error("skald refuses: {0}")]
+    Refused(Refusal),
+    #[error("skald's answer is not readable: {0}")]
+    Unreadable(#[source] serde_json::Error),
+}
+
+/// An answer that is final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    /// Of the problem, e.g. `version_conflict`; empty when there was none.
+    pub code: String,
+    pub detail: String,
+    /// Of a version conflict: the stream's last version.
+    pub actual_version: Option<u64>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status, self.code, self.detail)
+    }
+}
+
+/// What the last version of a stream must be for an append to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    Any,
+    /// 0: the stream must not exist.
+    Version(u64),
+}
+
+impl Serialize for Expected {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("any"),
+            Self::Version(version) => serializer.serialize_u64(*version),
+        }
+    }
+}
+
+/// An append that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The stream's version with the last of the events.
+    pub version: u64,
+    /// Whether the store had the events already.
+    pub replayed: bool,
+}
+
+/// Which events to read; what is left out does not restrict.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// A cursor given out before, or `end`: from now on.
+    pub after: Option<String>,
+    pub limit: Option<u32>,
+    /// Any of these.
+    pub types: Vec<String>,
+    pub category: Option<String>,
+    pub stream: Option<String>,
+    pub mode: Option<String>,
+    pub correlation_id: Option<String>,
+}
+
+impl EventQuery {
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let types = (!self.types.is_empty()).then(|| self.types.join(","));
+        [
+            ("after", self.after.clone()),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("type", types),
+            ("category", self.category.clone()),
+            ("stream", self.stream.clone()),
+            ("mode", self.mode.clone()),
+            ("correlation_id", self.correlation_id.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+/// A page of the log.
+#[derive(Debug, Deserialize)]
+pub struct EventPage {
+    pub items: Vec<Event>,
+    /// Where to go on from, also when there is nothing more now.
+    pub next_cursor: String,
+}
+
+#[derive(Deserialize)]
+struct StreamPage {
+    items: Vec<Event>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Append<'a> {
+    expected_version: Expected,
+    events: &'a [Outgoing],
+}
+
+impl Client {
+    /// `url` is Skald's, e.g. `http://127.0.0.1:7070`.
+    ///
+    /// # Errors
+    /// It is no such URL, or TLS cannot be set up.
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        let base = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let base = base.ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        // The first client of a process sets it; the later ones find it set.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .no_proxy()
+            .http1_only()
+            .tcp_nodelay(true)
+            .tcp_keepalive(IDLE_MAX)
+            .pool_idle_timeout(IDLE_MAX)
+            .connect_timeout(CONNECT_TIMEOUT);
+        if base.scheme() == "http" {
+            // Spares reading the machine's certificates, and needs none.
+            builder = builder.tls_certs_only([]);
+        }
+        Ok(Self { http: builder.build().map_err(ClientError::Setup)?, base: Arc::new(base) })
+    }
+
+    /// Appends events to a stream, all or none. Repeating it is harmless: the store knows the events by their ids.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or refuses, e.g. with `version_conflict`.
+    pub async fn append(&self, stream: &str, expected: Expected, events: &[Outgoing]) -> Result<Appended, ClientError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            version: u64,
+        }
+        let request = self.request(Method::POST, &format!("/streams/{}/events", segment(stream)));
+        let request = request.json(&Append { expected_version: expected, events });
+        let (status, body) = send(request, Duration::ZERO).await?;
+        let Answer { version } = read(&body)?;
+        Ok(Appended { version, replayed: status == StatusCode::OK })
+    }
+
+    /// All events of a stream after a version, in order; empty when there is no such stream.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or refuses.
+    pub async fn stream(&self, stream: &str, after: u64) -> Result<Vec<Event>, ClientError> {
+        let mut events = Vec::new();
+        let mut after = after.to_string();
+        loop {
+            let path = format!("/streams/{}/events?after={}&limit={PAGE}", segment(stream), segment(&after));
+            let page: StreamPage = match self.get(&path, Duration::ZERO).await {
+                Err(ClientError::Refused(refusal)) if refusal.status == 404 => return Ok(events),
+                other => other?,
+            };
+            let last = page.items.is_empty();
+            events.extend(page.items);
+            match page.next_cursor {
+                Some(next) if !last => after = next,
+                _ => return Ok(events),
+            }
+        }
+    }
+
+    /// A page of the log; at its end, waits up to `wait` for more.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or refuses.
+    pub async fn events(&self, query: &EventQuery, wait: Duration) -> Result<EventPage, ClientError> {
+        let mut pairs: Vec<String> = query.pairs().map(|(name, value)| format!("{name}={}", segment(&value))).collect();
+        if !wait.is_zero() {
+            pairs.push(format!("wait={}ms", wait.as_millis()));
+        }
+        self.get(&format!("/events?{}", pairs.join("&")), wait).await
+    }
+
+    /// The document of a definition.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or has no such version.
+    pub async fn definition(&self, name: &str, version: u32) -> Result<Box<RawValue>, ClientError> {
+        #[derive(Deserialize)]
+        struct Shown {
+            document: Box<RawValue>,
+        }
+        let path = format!("/definitions/{}/versions/{version}", segment(name));
+        let shown: Shown = self.get(&path, Duration::ZERO).await?;
+        Ok(shown.document)
+    }
+
+    pub(crate) async fn put<B: Serialize>(&self, path: &str, body: &B) -> Result<(), ClientError> {
+        send(self.request(Method::PUT, path).json(body), Duration::ZERO).await.map(drop)
+    }
+
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        wait: Duration,
+    ) -> Result<T, ClientError> {
+        let (_, body) = send(self.request(Method::POST, path).json(body), wait).await?;
+        read(&body)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
+        let (_, body) = send(self.request(Method::GET, path), wait).await?;
+        read(&body)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let base = self.base.as_str().trim_end_matches('/');
+        self.http.request(method, format!("{base}{path}"))
+    }
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Sends a request that may be held for `wait`, and reads the answer whole.
+async fn send(request: RequestBuilder, wait: Duration) -> Result<(StatusCode, Vec<u8>), ClientError> {
+    let unavailable = |error: reqwest::Error| ClientError::Unavailable {
+        reason: describe(&error),
+        retry_after: None,
+        unclear: !error.is_connect(),
+    };
+    let response = request.timeout(wait + ANSWER_TIMEOUT).send().await.map_err(unavailable)?;
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = response.bytes().await.map_err(unavailable)?;
+    if status.is_success() {
+        return Ok((status, body.into()));
+    }
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let text = |name: &str| problem[name].as_str().unwrap_or_default().chars().take(DETAIL_CHARS_MAX).collect();
+    let (code, detail): (String, String) = (text("code"), text("detail"));
+    if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 425 | 429) {
+        let reason = format!("{} {code}: {detail}", status.as_u16());
+        let retry_after = retry_after.map(Duration::from_secs);
+        return Err(ClientError::Unavailable { reason, retry_after, unclear: false });
+    }
+    let actual_version = problem["actual_version"].as_u64();
+    Err(ClientError::Refused(Refusal { status: status.as_u16(), code, detail, actual_version }))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(ClientError::Unreadable)
+}
+
+/// The whole chain of causes, without the URL.
+fn describe(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    if text.is_empty() { "the request failed".to_owned() } else { text }
+}

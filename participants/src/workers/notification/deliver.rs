@@ -1,0 +1,142 @@
+//! Sends what is pending: claims a few messages for a while, sends them, notes what came of it.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use skald_kit::{Db, Failure, Row, params};
+use tokio::sync::watch;
+
+use super::{
+    super::metrics::Metrics,
+    smtp::{Mail, Mailer, Unsent},
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Whoever has claimed a message has so long; then it may be claimed again.
+const CLAIM: Duration = Duration::from_secs(60);
+const BATCH: i64 = 5;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Over about a day.
+const TRIES_MAX: i64 = 36;
+
+/// A claimed message.
+#[derive(Debug)]
+struct Claimed {
+    saga: String,
+    kind: String,
+    email: String,
+    subject: String,
+    body: String,
+    tries: i64,
+}
+
+/// Runs until told to stop.
+pub(super) async fn run(db: Db, mailer: Mailer, metrics: Arc<Metrics>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let round = async {
+            match claim(&db).await {
+                Ok(claimed) if !claimed.is_empty() => claimed,
+                Ok(none) => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    none
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "messages can't be read now");
+                    tokio::time::sleep(PAUSE_MIN).await;
+                    Vec::new()
+                }
+            }
+        };
+        let claimed = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            claimed = round => claimed,
+        };
+        // Not given up in the middle: what was sent must be noted.
+        for message in claimed {
+            let (saga, kind) = (message.saga.clone(), message.kind.clone());
+            match deliver(&db, &mailer, message).await {
+                Ok(status) => metrics.notified(&kind, status),
+                Err(error) => tracing::warn!(%error, saga, kind, "what became of a message can't be noted now"),
+            }
+        }
+    }
+}
+
+async fn claim(db: &Db) -> Result<Vec<Claimed>, Failure> {
+    let now = Utc::now().timestamp_micros();
+    let until = now + micros(CLAIM);
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            let sql = "UPDATE notifications SET next_at_us = $2, tries = tries + 1
+                       WHERE status = 'pending' AND next_at_us <= $1 AND (saga, kind) IN (
+                           SELECT saga, kind FROM notifications WHERE status = 'pending' AND next_at_us <= $1
+                           ORDER BY next_at_us LIMIT $3)
+                       RETURNING saga, kind, email, subject, body, tries";
+            let rows = tx.rows(sql, params![now, until, BATCH]).await?;
+            Ok(rows.iter().map(claimed).collect::<sqlx::Result<Vec<_>>>()?)
+        })
+    })
+    .await
+}
+
+fn claimed(row: &Row) -> sqlx::Result<Claimed> {
+    let text = |column| row.get::<String>(column);
+    Ok(Claimed {
+        saga: text("saga")?,
+        kind: text("kind")?,
+        email: text("email")?,
+        subject: text("subject")?,
+        body: text("body")?,
+        tries: row.get("tries")?,
+    })
+}
+
+/// What became of the message.
+async fn deliver(db: &Db, mailer: &Mailer, message: Claimed) -> Result<&'static str, Failure> {
+    let Claimed { saga, kind, email, subject, body, tries } = message;
+    let mail = Mail { id: format!("{saga}.{kind}"), to: &email, subject: &subject, body };
+    let (status, error, pause) = match mailer.send(mail).await {
+        Ok(()) => ("sent", None, Duration::ZERO),
+        Err(Unsent::ForGood(error)) => ("failed", Some(error), Duration::ZERO),
+        Err(Unsent::NotNow(error)) if tries >= TRIES_MAX => ("failed", Some(error), Duration::ZERO),
+        Err(Unsent::NotNow(error)) => ("pending", Some(error), pause(tries)),
+    };
+    if let Some(error) = &error {
+        tracing::warn!(saga, kind, error, "a message was not sent");
+    }
+    let now = Utc::now().timestamp_micros();
+    let sent_at = (status == "sent").then_some(now);
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            let sql = "UPDATE notifications SET status = $3, error = $4, next_at_us = $5, sent_at_us = $6
+                       WHERE saga = $1 AND kind = $2 AND status = 'pending'";
+            tx.execute(sql, params![saga, kind, status, error, now + micros(pause), sent_at]).await?;
+            Ok(())
+        })
+    })
+    .await?;
+    Ok(if status == "pending" { "put_off" } else { status })
+}
+
+fn pause(tries: i64) -> Duration {
+    let doublings = u32::try_from(tries - 1).unwrap_or(0).min(20);
+    (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_tries_last_a_day() {
+        assert_eq!((pause(1), pause(4)), (PAUSE_MIN, Duration::from_secs(8)));
+        assert_eq!(pause(99), PAUSE_MAX);
+        let all: Duration = (1..TRIES_MAX).map(pause).sum();
+        assert!(all > Duration::from_secs(20 * 3600) && all < Duration::from_secs(48 * 3600), "{all:?}");
+    }
+}
