@@ -200,7 +200,9 @@ impl Run<'_> {
                 (PartState::Removed, _) => {}
                 (PartState::Written, _) => {
                     self.retain.store.forget_part(&part.name).await?;
-                    self.folder.remove(&part.name)?;
+                    if self.usable(&part).is_ok() {
+                        self.folder.remove(&part.name)?;
+                    }
                 }
                 (PartState::Removing, Unit::Stream) => {
                     let manifest = self.usable(&part)?;

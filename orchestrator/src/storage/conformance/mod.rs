@@ -16,6 +16,7 @@ mod logs;
 mod reads;
 mod refusals;
 mod replicas;
+mod retention;
 pub mod sample;
 mod speed;
 
@@ -120,6 +121,14 @@ on_both! {
     lifecycle::ping_and_clock_answer,
     lifecycle::a_definition_is_immutable,
     lifecycle::pauses_are_added_replaced_and_removed,
+    retention::what_is_old_and_unneeded_goes_to_the_archive_and_comes_back,
+    retention::what_somebody_needs_stays,
+    retention::a_long_stream_goes_step_by_step_and_a_crash_in_between_is_ended,
+    retention::whoever_lost_the_lease_removes_nothing,
+    retention::a_stream_that_grew_since_it_was_archived_stays,
+    retention::an_archive_that_contradicts_the_database_is_refused,
+    retention::an_archive_is_restored_into_an_empty_database,
+    retention::holes_are_as_if_noted_one_by_one,
     audits::an_audit_sees_everything_page_by_page,
     audits::an_audit_hands_over_what_should_not_be,
     audits::an_audit_refuses_a_database_that_is_not_migrated,
