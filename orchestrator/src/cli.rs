@@ -40,6 +40,15 @@ pub enum Command {
     ///
     /// Exit status: 0 when all is well, 1 when there are violations, 2 when the check could not be carried out.
     Verify(VerifyArgs),
+    /// Archive and remove what is old, once
+    ///
+    /// As [retention] of the configuration says, which a server does by itself now and then. Needs its `age` and `archive`.
+    Retain(RetainArgs),
+    /// Bring parts of the archive back into the database
+    ///
+    /// Each part is checked whole before anything of it is written. What is there already must be the same. To be repeated
+    /// when it was interrupted.
+    Restore(RestoreArgs),
     /// Run the same workload in both modes against running servers, and compare what it takes
     ///
     /// Needs Skald and the demo services catalog, sales and orders, as `skald dev` starts them. Each mode gets the same
@@ -116,6 +125,33 @@ pub struct ValidateArgs {
     /// Also check that the services they call are configured
     #[command(flatten)]
     pub file: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub struct RetainArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// sqlite:PATH or postgres://.. [key: database.url]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<ServerUrl>,
+    /// Only tell what would go, and why other things stay
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Files of the archive, NAME.ndjson.gz, each with its manifest beside it
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// sqlite:PATH or postgres://.. [key: database.url]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<ServerUrl>,
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +254,22 @@ impl ServeArgs {
 }
 
 impl MigrateArgs {
+    /// What they say about the configuration.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags { database_url: self.database_url.clone(), ..Flags::default() }
+    }
+}
+
+impl RetainArgs {
+    /// What they say about the configuration.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags { database_url: self.database_url.clone(), ..Flags::default() }
+    }
+}
+
+impl RestoreArgs {
     /// What they say about the configuration.
     #[must_use]
     pub fn flags(&self) -> Flags {

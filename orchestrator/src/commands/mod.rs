@@ -6,6 +6,8 @@ mod dev;
 mod files;
 mod logging;
 mod migrate;
+mod restore;
+mod retain;
 mod serve;
 mod service;
 mod validate;
@@ -33,6 +35,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
+        Command::Retain(args) => retain::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Compare(args) => Ok(compare::run(&args)),
         Command::Version => {
             println!("skald {}", env!("CARGO_PKG_VERSION"));

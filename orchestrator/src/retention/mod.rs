@@ -12,15 +12,10 @@
 mod archive;
 mod judge;
 mod restore;
-mod run;
+pub(crate) mod run;
 mod task;
 
-pub use self::{
-    archive::ArchiveError,
-    restore::{RestoreReport, restore},
-    run::{Report, Retain},
-    task::follow,
-};
+pub use self::{archive::ArchiveError, restore::restore, run::Retain, task::follow};
 use crate::storage::{StoreError, retention::RetentionError};
 
 #[derive(Debug, thiserror::Error)]

@@ -208,7 +208,9 @@ impl Run<'_> {
                     let manifest = self.usable(&part)?;
                     self.remove_streams(&manifest).await?;
                 }
-                (PartState::Removing, Unit::Month) => months.entry(Month::of_stream(part.first_id)).or_default().push(part),
+                (PartState::Removing, Unit::Month) => {
+                    months.entry(Month::of_stream(part.first_id)).or_default().push(part)
+                }
             }
         }
         for (month, parts) in months {

@@ -126,13 +126,7 @@ pub trait Audit: Send + Sync + fmt::Debug {
     /// The next events of a shard's log after `after` (None: from the first), up to the position `until`, at most
     /// `limit`; by position, and where two events share one, by stream and version. With the holes among them, both of
     /// one moment.
-    async fn places(
-        &self,
-        shard: Shard,
-        after: Option<Place>,
-        until: i64,
-        limit: u32,
-    ) -> Result<Stretch, StoreError>;
+    async fn places(&self, shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError>;
 
     /// Streams with such ids, of which the database holds none, were removed: from the first to the second.
     async fn removed(&self) -> Result<Vec<(SagaId, SagaId)>, StoreError>;

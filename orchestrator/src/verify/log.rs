@@ -169,7 +169,10 @@ mod tests {
             ("invariant 7, saga", judged(4, (1, 4), &[place(1, 1), place(2, 1), place(4, 1)])),
             ("position 2: expected position 3 next", judged(2, (1, 2), &[place(1, 1), place(2, 1), place(2, 1)])),
             ("position 0: expected position 1", judged(1, (0, 1), &[place(0, 1), place(1, 1)])),
-            ("up to the head, 5, or a hole, found neither at position 3", judged(5, (1, 2), &[place(1, 1), place(2, 1)])),
+            (
+                "up to the head, 5, or a hole, found neither at position 3",
+                judged(5, (1, 2), &[place(1, 1), place(2, 1)]),
+            ),
             ("one at position 3", judged(2, (1, 3), &[place(1, 1), place(2, 1)])),
             ("expected shard 0 by the saga's id, found shard 1", judged(2, (1, 2), &[place(1, 1), stranger])),
             ("invariant 9, saga", judged(2, (1, 2), &[place(1, 2), place(2, 1)])),

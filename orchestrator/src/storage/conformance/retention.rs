@@ -25,7 +25,7 @@ use super::{
     fixture::{Backend, Database, LEASE},
     sample::{Named, Saga, batch, mixed, owner},
 };
-use crate::retention::{Error, Report, Retain, restore};
+use crate::retention::{Error, Retain, restore, run::Report};
 
 /// Long before any test runs; samples without a time of their own are younger than what begins here.
 const OLD: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -248,8 +248,7 @@ pub async fn what_somebody_needs_stays(database: &Database) {
     assert_eq!(report.kept.get("sagas that have not ended"), Some(&1), "{report}");
 
     // One is handled, one parked, the third is of an unfinished saga.
-    let poll =
-        Poll { group: "audit".to_owned(), consumer: "one".to_owned(), limit: 10, lease: Millis(60_000) };
+    let poll = Poll { group: "audit".to_owned(), consumer: "one".to_owned(), limit: 10, lease: Millis(60_000) };
     let mut settled = 0;
     while settled < 3 {
         let polled = fixture.store.poll_group(&poll).await.unwrap().unwrap();
@@ -320,7 +319,11 @@ pub async fn a_long_stream_goes_step_by_step_and_a_crash_in_between_is_ended(dat
     restore(&fixture.store, "b", &fixture.files()).await.unwrap();
     let leaving = written(&fixture, &[long.id, short.id]).await;
     fixture.store.hold_retention("a", LEASE).await.unwrap();
-    assert_eq!(fixture.store.remove_some("a", "2023-11.0001", &leaving).await.unwrap(), 0, "it is too long for one step");
+    assert_eq!(
+        fixture.store.remove_some("a", "2023-11.0001", &leaving).await.unwrap(),
+        0,
+        "it is too long for one step"
+    );
     assert_eq!(fixture.store.stream_head(&long.name).await.unwrap(), None, "the row goes first");
     assert!(!fixture.store.stream_log(long.id, 0, None, 10).await.unwrap().is_empty());
     assert_eq!(fixture.removing().await, Some(long.id));
@@ -468,9 +471,8 @@ pub async fn holes_are_as_if_noted_one_by_one(database: &Database) {
     };
     let ranges = prop::collection::vec((1_i64..40, 1_i64..6, prop::bool::ANY), 1..25);
     let mut runner = TestRunner::new(Config { cases: 30, failure_persistence: None, ..Config::default() });
-    let histories: Vec<Vec<(i64, i64, bool)>> = (0..30)
-        .map(|_| prop::strategy::ValueTree::current(&ranges.new_tree(&mut runner).unwrap()))
-        .collect();
+    let histories: Vec<Vec<(i64, i64, bool)>> =
+        (0..30).map(|_| prop::strategy::ValueTree::current(&ranges.new_tree(&mut runner).unwrap())).collect();
     for history in histories {
         let mut expected = BTreeSet::new();
         let mut sql = "DELETE FROM log_holes;".to_owned();

@@ -81,13 +81,7 @@ impl Audit for PostgresAudit {
 
     /// No index makes positions unique across partitions, so the order goes on by stream and version. The bound on the
     /// position alone is what the index goes by.
-    async fn places(
-        &self,
-        shard: Shard,
-        after: Option<Place>,
-        until: i64,
-        limit: u32,
-    ) -> Result<Stretch, StoreError> {
+    async fn places(&self, shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError> {
         let mut snapshot = self.pool.begin_with(SNAPSHOT).await.map_err(failed)?;
         let (position, stream, version) = after
             .map_or((i64::MIN, Uuid::nil(), i64::MIN), |place| (place.position, place.stream.as_uuid(), place.version));

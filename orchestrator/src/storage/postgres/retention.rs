@@ -92,9 +92,7 @@ impl Retention for PostgresStore {
     async fn held_streams(&self, before: SagaId) -> Result<HashSet<SagaId>, StoreError> {
         let held: Vec<(Uuid,)> = self
             .retention
-            .fetch(
-                sqlx::query_as("SELECT DISTINCT stream FROM consumer_held WHERE stream < $1").bind(before.as_uuid()),
-            )
+            .fetch(sqlx::query_as("SELECT DISTINCT stream FROM consumer_held WHERE stream < $1").bind(before.as_uuid()))
             .await?;
         Ok(held.into_iter().map(|(stream,)| SagaId::from_uuid(stream)).collect())
     }

@@ -71,13 +71,7 @@ impl Audit for SqliteAudit {
     }
 
     /// Positions are unique here, whatever shard an event claims to lie in.
-    async fn places(
-        &self,
-        _shard: Shard,
-        after: Option<Place>,
-        until: i64,
-        limit: u32,
-    ) -> Result<Stretch, StoreError> {
+    async fn places(&self, _shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError> {
         let mut snapshot = self.pool.begin().await.map_err(failed)?;
         let after = after.map_or(i64::MIN, |place| place.position);
         let rows: Vec<PlaceRecord> = sqlx::query_as(

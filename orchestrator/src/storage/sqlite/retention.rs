@@ -211,9 +211,7 @@ impl Retention for SqliteStore {
 
     async fn remove_some(&self, holder: &str, part: &str, streams: &[Leaving]) -> Result<usize, RetentionError> {
         let (holder, part, streams) = (holder.to_owned(), part.to_owned(), streams.to_vec());
-        self.writer
-            .durably(move |connection| remove::remove(connection, holder, part, streams).boxed())
-            .await
+        self.writer.durably(move |connection| remove::remove(connection, holder, part, streams).boxed()).await
     }
 
     async fn end_removing(&self, name: &str) -> Result<(), StoreError> {

@@ -39,16 +39,18 @@ impl RestoreRows for Rows<'_> {
     }
 
     async fn shard_end(&mut self, shard: i32) -> Result<Option<ShardEnd>, StoreError> {
-        let found: Option<(i64, i64)> = sqlx::query_as("SELECT head, epoch FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-            .bind(shard)
-            .fetch_optional(&mut *self.0)
-            .await
-            .map_err(failed)?;
+        let found: Option<(i64, i64)> =
+            sqlx::query_as("SELECT head, epoch FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
+                .bind(shard)
+                .fetch_optional(&mut *self.0)
+                .await
+                .map_err(failed)?;
         Ok(found.map(|(head, epoch)| ShardEnd { head, epoch }))
     }
 
     async fn set_shard_end(&mut self, shard: i32, end: ShardEnd) -> Result<(), StoreError> {
-        let setting = sqlx::query("UPDATE shards SET head = $2, epoch = $3 WHERE shard = $1 AND (head, epoch) <> ($2, $3)");
+        let setting =
+            sqlx::query("UPDATE shards SET head = $2, epoch = $3 WHERE shard = $1 AND (head, epoch) <> ($2, $3)");
         setting.bind(shard).bind(end.head).bind(end.epoch).execute(&mut *self.0).await.map_err(failed)?;
         Ok(())
     }

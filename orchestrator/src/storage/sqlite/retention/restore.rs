@@ -46,7 +46,8 @@ impl RestoreRows for Rows<'_> {
     }
 
     async fn set_shard_end(&mut self, shard: i32, end: ShardEnd) -> Result<(), StoreError> {
-        let setting = sqlx::query("UPDATE shards SET head = ?2, epoch = ?3 WHERE shard = ?1 AND (head, epoch) <> (?2, ?3)");
+        let setting =
+            sqlx::query("UPDATE shards SET head = ?2, epoch = ?3 WHERE shard = ?1 AND (head, epoch) <> (?2, ?3)");
         setting.bind(shard).bind(end.head).bind(end.epoch).execute(&mut *self.0).await.map_err(failed)?;
         Ok(())
     }

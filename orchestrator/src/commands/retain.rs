@@ -1,0 +1,26 @@
+//! `skald retain`: archives and removes what is old, once.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use uuid::Uuid;
+
+use super::service::open_store;
+use crate::{cli::RetainArgs, retention::Retain};
+
+pub fn run(args: &RetainArgs) -> anyhow::Result<ExitCode> {
+    let config = super::load(&args.file, args.flags())?;
+    let age = config.retention.age.context("retention.age is not set: everything is kept")?;
+    let folder = config.retention.archive.clone().context("retention.archive is not set")?;
+    let report = super::runtime()?.block_on(async {
+        let store = open_store(&config).await?;
+        let holder = Uuid::new_v4().to_string();
+        anyhow::Ok(Retain { store, folder, age, holder, dry_run: args.dry_run }.run().await?)
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
