@@ -34,7 +34,7 @@ fn failed_in_one_line(ended: &Ended, words: &[&str]) {
 fn dev(data: &Path, listen: u16) -> Command {
     let mut dev = program();
     dev.arg("dev").arg("--data-dir").arg(data).args(["--listen", &format!("127.0.0.1:{listen}")]);
-    for service in ["catalog", "sales", "orders"] {
+    for service in ["catalog", "sales", "orders", "audit", "notification", "views"] {
         dev.args([format!("--{service}-listen"), format!("127.0.0.1:{}", free_port())]);
     }
     dev

@@ -39,6 +39,8 @@ pub struct Parts {
     pub client: Client,
     /// Events that each stream keeps, about.
     pub keep: u64,
+    /// Shards of the database; consumers read it from `skald:shards`.
+    pub shards: u16,
     pub store: Arc<dyn Store>,
     pub log: Arc<dyn EventLog>,
     /// The id under which this process owns shards.
@@ -179,7 +181,9 @@ impl Relay {
         let options = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT));
-        let connection = self.parts.client.get_multiplexed_async_connection_with_config(&options).await?;
+        let mut connection = self.parts.client.get_multiplexed_async_connection_with_config(&options).await?;
+        // At every connection: it may be another Redis, and an empty one.
+        let () = redis::cmd("SET").arg("skald:shards").arg(self.parts.shards).query_async(&mut connection).await?;
         self.connection = Some(connection.clone());
         Ok(connection)
     }

@@ -23,7 +23,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start everything on this machine to try it: Skald on SQLite and the demo services catalog, sales and orders
+    /// Start everything on this machine to try it: Skald on SQLite, the demo services catalog, sales and orders, and the
+    /// workers audit, notification and views
     Dev(DevArgs),
     /// Run the service
     Serve(ServeArgs),
@@ -57,6 +58,11 @@ pub enum Command {
     /// Exit status: 0 when every mode was measured and all of them end the same orders in the same final state, 1 when they
     /// do not, 2 when a mode could not be measured.
     Compare(Box<CompareArgs>),
+    /// Rebuild or verify a projection of the views service, from the beginning of the log
+    ///
+    /// Reads of it go on meanwhile. Exit status: 0 when it is done, 1 when verify finds a difference, which it names, 2 when
+    /// it could not be carried out.
+    Projection(ProjectionArgs),
     /// Print the version
     Version,
 }
@@ -78,6 +84,15 @@ pub struct DevArgs {
     /// Address and port of the service that keeps orders
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
     pub orders_listen: SocketAddr,
+    /// Address and port of the worker that keeps every event, to be searched
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8084")]
+    pub audit_listen: SocketAddr,
+    /// Address and port of the worker that tells customers how their orders end
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8085")]
+    pub notification_listen: SocketAddr,
+    /// Address and port of the worker that keeps the read models
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8086")]
+    pub views_listen: SocketAddr,
 }
 
 #[derive(Debug, Args)]
@@ -239,6 +254,29 @@ fn mode(word: &str) -> Result<Mode, String> {
     found.ok_or_else(|| format!("the modes are {} and {}", modes[0].as_str(), modes[1].as_str()))
 }
 
+#[derive(Debug, Args)]
+pub struct ProjectionArgs {
+    #[command(subcommand)]
+    pub action: ProjectionAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectionAction {
+    /// Replay the log into new rows and put them in the place of the old ones
+    Rebuild(ProjectionName),
+    /// Replay the log into scratch rows and compare
+    Verify(ProjectionName),
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectionName {
+    /// For example orders-by-customer; GET /projections of the service lists them
+    pub name: String,
+    /// Where the views service is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8086")]
+    pub views_url: String,
+}
+
 impl ServeArgs {
     /// What they say about the configuration.
     #[must_use]
@@ -326,6 +364,10 @@ mod tests {
         let Command::Dev(args) = parse("skald dev").unwrap() else { panic!("not dev") };
         assert_eq!((args.listen.port(), args.catalog_listen.port()), (8080, 8081));
         assert_eq!((args.sales_listen.port(), args.orders_listen.port()), (8082, 8083));
+        assert_eq!((args.audit_listen.port(), args.notification_listen.port()), (8084, 8085));
+        let Command::Projection(projection) = parse("skald projection verify cart-contents").unwrap() else { panic!() };
+        let ProjectionAction::Verify(target) = projection.action else { panic!("not verify") };
+        assert_eq!(target.views_url, format!("http://{}", args.views_listen), "the one that dev starts");
         assert_eq!(args.data_dir, PathBuf::from("./.skald"));
     }
 

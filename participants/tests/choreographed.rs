@@ -164,10 +164,12 @@ fn operator(action: OperatorAction) -> Input {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_effect_that_its_saga_goes_on_without_is_undone(#[values(Bus::Http, Bus::Redis)] bus: Bus) {
     let shop = Shop::open(bus, Backend::Sqlite).await;
-    shop.catalog.set_faults(json!({"reserve": {"delay": {"rate": 1, "ms": 700}}})).await;
+    shop.catalog.set_faults(json!({"reserve": {"delay": {"rate": 1, "ms": 1500}}})).await;
     let saga = shop.store.begin("checkout", &order("c-1", "p-1", "tok_ok"));
-    eventually("the reservation begins", async || shop.types(saga).contains(&"StockVerified".to_owned()).then_some(()))
-        .await;
+    eventually("the reservation begins", async || {
+        shop.catalog.get("/metrics").await.as_str().unwrap().contains(r#"fault="delay""#).then_some(())
+    })
+    .await;
     // Past the deadline, silent for as long again, and given up by an operator.
     shop.store.input(saga, Input::Tick, Millis(130_000));
     shop.store.input(saga, Input::Tick, Millis(600_000));

@@ -42,6 +42,12 @@ fn what_keeps_it_from_starting_is_one_line_and_exit_code_1() {
     for (arguments, words) in [
         (vec!["sales", "--listen", &busy, "--database-url", &file("a.db")], "cannot listen on 127.0.0.1:"),
         (vec!["sales", "--database-url", "mysql://x"], "database URL must begin with"),
+        (vec!["views", "--database-url", &file("a.db")], "views needs --skald-url"),
+        (vec!["audit", "--database-url", &file("a.db"), "--skald-url", "ftp://x"], "`ftp://x` is not a URL"),
+        (
+            vec!["notification", "--database-url", &file("a.db"), "--skald-url", "http://x", "--smtp", "pop://x"],
+            "the mail server's URL",
+        ),
         (vec!["sales", "--database-url", &file("missing/a.db")], "unable to open database file"),
         (vec!["sales", "--database-url", &file("text.db")], "file is not a database"),
         (vec!["sales", "--database-url", "postgres://127.0.0.1:1/x"], "Connection refused"),

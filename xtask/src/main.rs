@@ -7,6 +7,7 @@ mod deny;
 mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
+mod redis;
 mod run;
 mod schemathesis;
 mod simulate;

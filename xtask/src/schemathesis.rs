@@ -130,7 +130,15 @@ impl Server {
     fn start(data: &Path) -> Result<Self> {
         let mut dev = command(skald()?);
         dev.arg("dev").arg("--data-dir").arg(data);
-        for flag in ["--listen", "--catalog-listen", "--sales-listen", "--orders-listen"] {
+        for flag in [
+            "--listen",
+            "--catalog-listen",
+            "--sales-listen",
+            "--orders-listen",
+            "--audit-listen",
+            "--notification-listen",
+            "--views-listen",
+        ] {
             dev.args([flag, "127.0.0.1:0"]);
         }
         let mut child = dev.stdout(Stdio::piped()).spawn().context("cannot start skald dev")?;

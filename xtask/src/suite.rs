@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    postgres,
+    postgres, redis,
     run::{cargo, check, watch},
 };
 
@@ -22,6 +22,7 @@ struct Tally {
 /// Something is missing or does not build, a test fails, or none ran.
 pub fn run(filter: &[String]) -> Result<()> {
     postgres::ensure_installed()?;
+    redis::ensure_installed()?;
     // The end-to-end tests start the real programs, which `cargo test` alone would not all build.
     check(cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
     let mut tally = Tally::default();

@@ -99,6 +99,10 @@ pub fn duties(definition: &Definition, state: &SagaState, service: &str) -> Vec<
         let id = || Arc::clone(&step.id);
         match (step.status, state.phase) {
             (StepStatus::Running, Phase::Forward) => forward(state, described, id()),
+            #[cfg(feature = "mutants")]
+            (StepStatus::Running, Phase::Backward) if crate::mutants::ENABLE_AFTER_FAILURE.is_on() => {
+                forward(state, described, id())
+            }
             (StepStatus::Running, Phase::Backward) => Some(Duty::Cancel { step: id() }),
             (StepStatus::Compensating, _) => {
                 let target = undo_of(definition, state, &step.id)?;

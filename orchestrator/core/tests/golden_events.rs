@@ -46,9 +46,15 @@ fn folder() -> PathBuf {
 
 fn golden() -> BTreeMap<String, Golden> {
     let mut found = BTreeMap::new();
-    for version in fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
-        for file in fs::read_dir(version).unwrap().map(|entry| entry.unwrap().path()) {
-            let text = fs::read_to_string(&file).unwrap();
+    for version in fs::read_dir(folder())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .filter(|path| path.is_dir())
+    {
+        for file in
+            fs::read_dir(version).expect("it can be listed").map(|entry| entry.expect("it can be listed").path())
+        {
+            let text = fs::read_to_string(&file).expect("it is text");
             let read = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             found.insert(file.display().to_string(), read);
         }
@@ -64,7 +70,7 @@ fn stream(golden: &Golden, definition: &Definition) -> Vec<Recorded> {
             stream: golden.saga,
             version,
             shard: Shard(0),
-            position: i64::try_from(version).unwrap(),
+            position: i64::try_from(version).expect("it is small"),
             epoch: Epoch(1),
             occurred_at: Timestamp::from_micros(written.occurred_at_us),
             type_name: Arc::from(event.type_name(definition)),

@@ -13,10 +13,11 @@ use std::{
 
 use crate::{
     catalog::Catalog,
+    faults::Modes,
     judgement::{Rule, Violation},
     mutants::Mutant,
     report::Totals,
-    world::{self, Outcome, Plan},
+    world::{self, Outcome, Plan, Seed},
 };
 
 /// Seeds that a thread takes at a time.
@@ -29,6 +30,7 @@ pub struct Campaign {
     pub first: u64,
     pub seeds: u64,
     pub threads: usize,
+    pub modes: Modes,
     pub mutant: Option<Mutant>,
     /// Every so many seeds one is run twice, and must happen the same way.
     pub twice_every: u64,
@@ -78,10 +80,11 @@ fn run_portion(campaign: Campaign, numbers: core::ops::Range<u64>, catalog: &Cat
     let mut totals = Totals::default();
     for number in numbers {
         let seed = campaign.first + number;
-        let outcome = run_seed(seed, catalog, campaign.mutant, false);
+        let run = || run_seed(Seed { number: seed, modes: campaign.modes, mutant: campaign.mutant }, catalog, false);
+        let outcome = run();
         if number % campaign.twice_every == 0 {
             totals.twice += 1;
-            let again = run_seed(seed, catalog, campaign.mutant, false);
+            let again = run();
             if again.hash != outcome.hash {
                 totals.different.push(seed);
             }
@@ -96,9 +99,8 @@ fn run_portion(campaign: Campaign, numbers: core::ops::Range<u64>, catalog: &Cat
 
 /// Runs one seed. A panic of the engine is a violation like any other.
 #[must_use]
-pub fn run_seed(seed: u64, catalog: &Catalog, mutant: Option<Mutant>, readable: bool) -> Outcome {
-    let plan = Plan::of_seed(seed, catalog, mutant, readable);
-    guarded(plan)
+pub fn run_seed(seed: Seed, catalog: &Catalog, readable: bool) -> Outcome {
+    guarded(Plan::of_seed(seed, catalog, readable))
 }
 
 /// Runs a plan; a panic becomes the outcome's violation.
@@ -134,30 +136,32 @@ mod tests {
     use super::*;
 
     fn campaign(seeds: u64, mutant: Option<Mutant>) -> Campaign {
-        Campaign { first: 0, seeds, threads: 2, mutant, twice_every: 10, progress_every: None }
+        let modes = Modes::Both;
+        Campaign { first: 0, seeds, threads: 2, modes, mutant, twice_every: 10, progress_every: None }
+    }
+
+    fn of_seed(number: u64, mutant: Option<Mutant>, readable: bool) -> Outcome {
+        run_seed(Seed { number, modes: Modes::Both, mutant }, &Catalog::default(), readable)
     }
 
     #[test]
     fn the_invariants_hold_in_every_seed_and_each_replays_exactly() {
         let totals = run(campaign(200, None));
-        assert_eq!(totals.complaints(None), Vec::<String>::new());
+        assert_eq!(totals.complaints(campaign(200, None)), Vec::<String>::new());
         assert_eq!((totals.seeds, totals.twice), (200, 20));
         assert!(totals.ends.completed > 200 && totals.ends.compensated > 100, "{:?}", totals.ends);
     }
 
     #[test]
     fn different_seeds_happen_differently() {
-        let catalog = Catalog::default();
-        let hashes: std::collections::BTreeSet<u64> =
-            (0..20).map(|seed| run_seed(seed, &catalog, None, false).hash).collect();
+        let hashes: std::collections::BTreeSet<u64> = (0..20).map(|seed| of_seed(seed, None, false).hash).collect();
         assert_eq!(hashes.len(), 20);
     }
 
     #[test]
     fn reading_along_changes_nothing() {
-        let catalog = Catalog::default();
         for seed in 0..10 {
-            let (read, unread) = (run_seed(seed, &catalog, None, true), run_seed(seed, &catalog, None, false));
+            let (read, unread) = (of_seed(seed, None, true), of_seed(seed, None, false));
             assert_eq!(read.hash, unread.hash, "seed {seed}");
             assert!(unread.lines.is_empty() && read.lines.len() as u64 == read.happenings);
         }
@@ -165,13 +169,15 @@ mod tests {
 
     #[test]
     fn what_is_taken_away_is_noticed_and_told_with_the_command_that_shows_it_again() {
-        for mutant in [Mutant::Fence, Mutant::VersionCheck, Mutant::Tombstone, Mutant::IdempotencyKey] {
-            let totals = run(campaign(300, Some(mutant)));
+        let of_engine =
+            |mutant: &Mutant| matches!(mutant, Mutant::MaybeExecuted | Mutant::ReverseOrder | Mutant::FirstFailure);
+        for mutant in Mutant::ALL.into_iter().filter(|mutant| !of_engine(mutant)) {
+            let totals = run(campaign(1000, Some(mutant)));
             let failure = totals.failures.first().unwrap_or_else(|| panic!("nobody misses the {}", mutant.name()));
-            let complaint = &totals.complaints(Some(mutant))[0];
+            let complaint = &totals.complaints(campaign(1000, Some(mutant)))[0];
             let command = format!("cargo xtask simulate --replay {} --mutant {}", failure.seed, mutant.name());
             assert!(complaint.contains(&command), "{complaint}");
-            let again = run_seed(failure.seed, &Catalog::default(), Some(mutant), true);
+            let again = of_seed(failure.seed, Some(mutant), true);
             assert_eq!(again.violation.as_ref(), Some(&failure.violation));
         }
     }

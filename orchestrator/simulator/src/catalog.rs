@@ -16,11 +16,14 @@ pub const SERVICES: [&str; 3] = ["catalog", "sales", "orders"];
 #[derive(Debug)]
 pub struct Catalog {
     made: Vec<OnceLock<Arc<Definition>>>,
+    /// Those that can be choreographed, too.
+    choreographable: Vec<OnceLock<Arc<Definition>>>,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { made: (0..SIZE).map(|_| OnceLock::new()).collect() }
+        let empty = || (0..SIZE).map(|_| OnceLock::new()).collect();
+        Self { made: empty(), choreographable: empty() }
     }
 }
 
@@ -30,15 +33,43 @@ impl Catalog {
         let number = chance.index(self.made.len());
         Arc::clone(self.made[number].get_or_init(|| random(number)))
     }
+
+    /// A definition that can run in both modes.
+    #[must_use]
+    pub fn pick_choreographable(&self, chance: &mut Chance) -> Arc<Definition> {
+        let number = chance.index(self.choreographable.len());
+        Arc::clone(self.choreographable[number].get_or_init(|| random_choreographable(number)))
+    }
 }
 
 /// The definition with this number: the first valid one of its stream of chance.
 fn random(number: usize) -> Arc<Definition> {
     let mut chance = Chance::new(number as u64);
+    parsed(&format!("random-{number}"), "10s", random_steps(&mut chance).1)
+}
+
+/// The same without what needs a conductor, and in less of a hurry or more.
+fn random_choreographable(number: usize) -> Arc<Definition> {
+    let mut chance = Chance::new(number as u64);
+    let deadline = chance.pick(&["2s", "5s", "10s"]);
+    let (pivot, mut steps) = random_steps(&mut chance);
+    for (index, step) in steps.iter_mut().enumerate() {
+        let step = step.as_object_mut().expect("a step is an object");
+        step.remove("status");
+        step.remove("deadline");
+        if pivot == Some(index) && !step.contains_key("effect") {
+            step.insert("compensate".to_owned(), json!({ "call": call(index, "/undo") }));
+        }
+    }
+    let definition = parsed(&format!("choreographable-{number}"), deadline, steps);
+    assert_eq!(definition.not_choreographable(), []);
+    definition
+}
+
+fn random_steps(chance: &mut Chance) -> (Option<usize>, Vec<Value>) {
     let steps = usize::try_from(chance.between(1, STEPS_MAX)).expect("a definition has few steps");
     let pivot = chance.one_in(2).then(|| chance.index(steps));
-    let steps = (0..steps).map(|index| random_step(index, pivot, &mut chance)).collect();
-    parsed(&format!("random-{number}"), steps)
+    (pivot, (0..steps).map(|index| random_step(index, pivot, chance)).collect())
 }
 
 fn random_step(index: usize, pivot: Option<usize>, chance: &mut Chance) -> Value {
@@ -80,17 +111,20 @@ fn random_step(index: usize, pivot: Option<usize>, chance: &mut Chance) -> Value
 
 fn step(index: usize, needs: &[usize], undoable: bool) -> Value {
     let needs: Vec<String> = needs.iter().map(|need| format!("s{need}")).collect();
-    let call = |path: &str| json!({ "service": SERVICES[index % 3], "method": "POST", "path": path, "body": { "of": "${saga.id}" } });
-    let mut step = json!({ "id": format!("s{index}"), "needs": needs, "poll": "200ms", "call": call("/do") });
+    let mut step = json!({ "id": format!("s{index}"), "needs": needs, "poll": "200ms", "call": call(index, "/do") });
     if undoable {
-        step["compensate"] = json!({ "call": call("/undo") });
+        step["compensate"] = json!({ "call": call(index, "/undo") });
     }
     step
 }
 
-fn parsed(name: &str, steps: Vec<Value>) -> Arc<Definition> {
+fn call(index: usize, path: &str) -> Value {
+    json!({ "service": SERVICES[index % 3], "method": "POST", "path": path, "body": { "of": "${saga.id}" } })
+}
+
+fn parsed(name: &str, deadline: &str, steps: Vec<Value>) -> Arc<Definition> {
     let document = json!({
-        "apiVersion": "skald/v1", "name": name, "version": 1, "deadline": "10s",
+        "apiVersion": "skald/v1", "name": name, "version": 1, "deadline": deadline,
         "defaults": {
             "timeout": "1s",
             "retry": { "max_attempts": 3, "initial": "100ms", "factor": 2, "max": "1s" },
@@ -192,7 +226,7 @@ fn enumerate(shape: Shape, steps: usize, pivot: Option<usize>) -> Enumerated {
         Some(pivot) => format!("{shape_name}-{steps}-pivot-{pivot}"),
         None => format!("{shape_name}-{steps}"),
     };
-    Enumerated { definition: parsed(&name, (0..steps).map(step).collect()), name }
+    Enumerated { definition: parsed(&name, "10s", (0..steps).map(step).collect()), name }
 }
 
 #[cfg(test)]
@@ -210,6 +244,13 @@ mod tests {
         }
         assert!(steps().any(|step| !step.has_effect) && steps().any(|step| step.status_call.is_some()));
         assert!(steps().any(|step| step.condition.is_some()) && steps().any(|step| step.needs.len() > 1));
+    }
+
+    #[test]
+    fn what_is_enumerated_can_run_in_both_modes() {
+        for one in (1..=4).flat_map(enumerated) {
+            assert_eq!(one.definition.not_choreographable(), [], "{}", one.name);
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What can go wrong, and who decides that it does: the weather of a seed, or a script with one fault.
 
+use std::str::FromStr;
+
 use skald_core::{
+    choreography::Duty,
     decide::Invoke,
+    event::Mode,
     ids::{Operation, SagaId},
 };
 
@@ -73,6 +77,22 @@ faults! {
     OperatorCommand "operator command at any time"
     OutOfStock "refused, out of stock"
     Skew "clock off by more than 100 ms"
+    // Of choreographed sagas.
+    EventLate "event late and overtaken"
+    EventRepeated "event delivered twice"
+    EventLost "event delivered only when it is redelivered"
+    HandlerSlow "handler slow"
+    HandlerFails "handler fails, tried again"
+    /// Nothing of what it was doing is durable.
+    DiesBefore "participant dies before its transaction"
+    DiesAfter "participant dies after its transaction, before its report"
+    PostLost "report lost"
+    PostRepeated "report posted twice"
+    PostLate "report late, after it was given up"
+    PostReplyLost "report taken, reply lost"
+    DiesPosting "participant dies with its report on its way"
+    Dies "participant dies at any time"
+    Silent "participant gone for long"
     // What follows from the others.
     CommitFenced "commit fenced"
     LeaseLost "lease lost"
@@ -80,6 +100,22 @@ faults! {
     Handover "shards drained for another"
     CallbackTooLate "callback for what is over"
     Suspected "parked, as its processes died"
+    TimedOut "timed out"
+    FoundSilent "parked, as its participant was silent"
+    EventGap "event before others: the stream is read"
+    Cancelled "cancelled by its owner"
+    LateSuccess "success after the first failure"
+    ReportRefused "effect closed without, undone by its owner"
+}
+
+/// Which modes a run is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Modes {
+    Orchestrated,
+    Choreographed,
+    /// Seeds of either kind, and of sagas of both side by side.
+    #[default]
+    Both,
 }
 
 impl Fault {
@@ -114,6 +150,20 @@ impl Fault {
         Self::CrashAfterCommit,
     ];
 
+    /// What may be done to an event on its way to a participant.
+    pub const OF_EVENTS: &'static [Self] = &[Self::EventLate, Self::EventRepeated, Self::EventLost];
+
+    /// What may befall a participant's local transaction.
+    pub const OF_DUTIES: &'static [Self] =
+        &[Self::HandlerSlow, Self::HandlerFails, Self::Refused, Self::Garbled, Self::DiesBefore, Self::DiesAfter];
+
+    /// What may be done to a report on its way to the stream.
+    pub const OF_POSTS: &'static [Self] =
+        &[Self::PostLost, Self::PostRepeated, Self::PostLate, Self::PostReplyLost, Self::DiesPosting];
+
+    /// What happens to a whole participant.
+    pub const OF_PARTICIPANTS: &'static [Self] = &[Self::Dies, Self::Silent];
+
     /// What happens to a whole process.
     pub const OF_REPLICAS: &'static [Self] = &[Self::Crash, Self::Pause, Self::Partition, Self::Terminate];
 
@@ -144,7 +194,53 @@ impl Fault {
                 | Self::CrashDuringCall
                 | Self::CrashAfterEffect
                 | Self::Poison
+                | Self::DiesBefore
+                | Self::DiesAfter
+                | Self::DiesPosting
         )
+    }
+
+    /// Whether it can happen to sagas of these modes.
+    #[must_use]
+    pub fn happens_in(self, modes: Modes) -> bool {
+        let of_events = Self::EventLate..=Self::Silent;
+        let of_choreography = of_events.contains(&self) || self >= Self::TimedOut;
+        let of_calls = Self::OF_CALLS.contains(&self) && !Self::OF_DUTIES.contains(&self);
+        let of_accepted = (Self::CallbackLost..=Self::CallbackLate).contains(&self);
+        let called = of_calls || of_accepted || matches!(self, Self::Poison | Self::Suspected | Self::CallbackTooLate);
+        match modes {
+            Modes::Orchestrated => !of_choreography,
+            Modes::Choreographed => !called,
+            Modes::Both => true,
+        }
+    }
+}
+
+impl Modes {
+    pub fn each(self) -> impl Iterator<Item = Mode> {
+        [Mode::Orchestrated, Mode::Choreographed].into_iter().filter(move |mode| match self {
+            Self::Orchestrated => *mode == Mode::Orchestrated,
+            Self::Choreographed => *mode == Mode::Choreographed,
+            Self::Both => true,
+        })
+    }
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Orchestrated => "orchestrated",
+            Self::Choreographed => "choreographed",
+            Self::Both => "both",
+        }
+    }
+}
+
+impl FromStr for Modes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::Orchestrated, Self::Choreographed, Self::Both];
+        known.into_iter().find(|modes| modes.name() == text).ok_or("not one of: orchestrated, choreographed, both")
     }
 }
 
@@ -208,7 +304,11 @@ impl Trouble {
 pub struct Weather {
     calls: Vec<Fault>,
     commits: Vec<Fault>,
+    events: Vec<Fault>,
+    duties: Vec<Fault>,
+    posts: Vec<Fault>,
     call_share: u64,
+    report_share: u64,
     commit_share: u64,
     store_share: u64,
     /// Whether the first saga that is called takes every process down that calls it.
@@ -224,9 +324,14 @@ impl Weather {
             all.iter().copied().filter(|_| chance.one_in(odds)).collect::<Vec<_>>()
         };
         let (calls, commits) = (some(Fault::OF_CALLS), some(Fault::OF_COMMITS));
+        let (events, duties, posts) = (some(Fault::OF_EVENTS), some(Fault::OF_DUTIES), some(Fault::OF_POSTS));
         Self {
             calls,
             commits,
+            events,
+            duties,
+            posts,
+            report_share: chance.pick(&[0, 100, 250, 500]),
             call_share: chance.pick(&[0, 200, 400, 700]),
             commit_share: chance.pick(&[0, 50, 150, 300]),
             store_share: chance.pick(&[0, 0, 100, 300]),
@@ -261,6 +366,12 @@ pub struct Script {
 pub enum Point {
     Call,
     Commit,
+    /// An event goes to a participant.
+    Event,
+    /// A participant carries out a duty.
+    Duty,
+    /// A participant posts a report.
+    Post,
 }
 
 #[derive(Debug)]
@@ -287,6 +398,35 @@ impl Director {
         match self {
             Self::Script(script) => script.meet(Point::Commit),
             Self::Weather(weather) if !calm && chance.per_mille(weather.commit_share) => pick(&weather.commits, chance),
+            Self::Weather(_) => Trouble::default(),
+        }
+    }
+
+    pub fn event(&mut self, chance: &mut Chance, calm: bool) -> Trouble {
+        match self {
+            Self::Script(script) => script.meet(Point::Event),
+            Self::Weather(weather) if !calm && chance.per_mille(weather.report_share) => pick(&weather.events, chance),
+            Self::Weather(_) => Trouble::default(),
+        }
+    }
+
+    pub fn duty(&mut self, duty: &Duty, chance: &mut Chance, calm: bool) -> Trouble {
+        match self {
+            Self::Script(script) => {
+                let trouble = script.meet(Point::Duty);
+                let refused = script.refuse.as_deref() == Some(duty.step()) && matches!(duty, Duty::Act { .. });
+                let on_the_way = trouble.on_the_way.or(refused.then_some(Fault::Refused));
+                Trouble { on_the_way, ..trouble }
+            }
+            Self::Weather(weather) if !calm && chance.per_mille(weather.report_share) => pick(&weather.duties, chance),
+            Self::Weather(_) => Trouble::default(),
+        }
+    }
+
+    pub fn post(&mut self, chance: &mut Chance, calm: bool) -> Trouble {
+        match self {
+            Self::Script(script) => script.meet(Point::Post),
+            Self::Weather(weather) if !calm && chance.per_mille(weather.report_share) => pick(&weather.posts, chance),
             Self::Weather(_) => Trouble::default(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::faults::Modes;
+
 /// What must hold. The numbers are those of the invariants that all tests of this workspace go by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
@@ -14,7 +16,7 @@ pub enum Rule {
 
 impl Rule {
     /// Those that every longer campaign must have judged.
-    pub const JUDGED: [Self; 13] = [
+    pub const JUDGED: [Self; 14] = [
         Self::Invariant(1),
         Self::Invariant(2),
         Self::Invariant(3),
@@ -26,16 +28,27 @@ impl Rule {
         Self::Invariant(9),
         Self::Invariant(10),
         Self::Invariant(12),
+        Self::Invariant(13),
         Self::Intent,
         Self::Contract,
     ];
 
+    /// Whether anything of it is judged where sagas run in these modes.
+    #[must_use]
+    pub fn is_of(self, modes: Modes) -> bool {
+        match self {
+            Self::Invariant(12) => modes != Modes::Choreographed,
+            Self::Invariant(13) => modes != Modes::Orchestrated,
+            _ => true,
+        }
+    }
+
     const fn index(self) -> usize {
         match self {
             Self::Invariant(number) => number as usize,
-            Self::Intent => 13,
-            Self::Contract => 14,
-            Self::Panic => 15,
+            Self::Intent => 14,
+            Self::Contract => 15,
+            Self::Panic => 16,
         }
     }
 }
@@ -65,7 +78,7 @@ impl fmt::Display for Violation {
 
 /// How often each rule was judged.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Judgements([u64; 16]);
+pub struct Judgements([u64; 17]);
 
 impl Judgements {
     pub fn count(&mut self, rule: Rule) {

@@ -7,8 +7,9 @@ use skald_simulator::{
     campaign::{self, Campaign},
     catalog::Catalog,
     exhaustive::{self, Case},
+    faults::Modes,
     mutants::{self, Mutant},
-    world::Outcome,
+    world::{Outcome, Seed},
 };
 
 /// Within how many seeds a mutant must be noticed.
@@ -41,6 +42,9 @@ struct Arguments {
     /// Run or replay seeds with this mutant.
     #[arg(long)]
     mutant: Option<Mutant>,
+    /// Only sagas of this mode: orchestrated, choreographed, or both.
+    #[arg(long, default_value = "both")]
+    mode: Modes,
     /// Threads; one per core if it does not say.
     #[arg(long)]
     threads: Option<usize>,
@@ -55,7 +59,8 @@ fn main() -> ExitCode {
     let good = match (arguments.replay, &arguments.case) {
         (Some(seed), _) => {
             let catalog = Catalog::default();
-            show(&format!("seed {seed}"), |readable| campaign::run_seed(seed, &catalog, arguments.mutant, readable))
+            let number = Seed { number: seed, modes: arguments.mode, mutant: arguments.mutant };
+            show(&format!("seed {seed}"), |readable| campaign::run_seed(number, &catalog, readable))
         }
         (None, Some(case)) => show_case(case),
         (None, None) => run_all(&arguments),
@@ -69,7 +74,7 @@ fn run_all(arguments: &Arguments) -> bool {
     let seeds = arguments.seeds.or((steps.is_none() && !arguments.mutants).then_some(2000));
     let mut good = true;
     if let Some(steps) = steps {
-        good &= run_exhaustive(steps.into(), threads);
+        good &= run_exhaustive(steps.into(), arguments.mode, threads);
     }
     if let Some(seeds) = seeds {
         good &= run_seeds(arguments, seeds, threads);
@@ -81,24 +86,26 @@ fn run_all(arguments: &Arguments) -> bool {
 }
 
 fn run_seeds(arguments: &Arguments, seeds: u64, threads: usize) -> bool {
-    let totals = campaign::run(Campaign {
+    let campaign = Campaign {
         first: arguments.first,
         seeds,
         threads,
+        modes: arguments.mode,
         mutant: arguments.mutant,
         twice_every: 100,
         progress_every: Some(Duration::from_secs(10)),
-    });
+    };
+    let totals = campaign::run(campaign);
     totals.print();
-    let complaints = totals.complaints(arguments.mutant);
+    let complaints = totals.complaints(campaign);
     for complaint in &complaints {
         println!("\nFAILED {complaint}");
     }
     complaints.is_empty()
 }
 
-fn run_exhaustive(steps: usize, threads: usize) -> bool {
-    let counts = exhaustive::run(steps, threads);
+fn run_exhaustive(steps: usize, modes: Modes, threads: usize) -> bool {
+    let counts = exhaustive::run(steps, modes, threads);
     println!(
         "enumeration up to {steps} steps: {} definitions, {} paths, {} points, {} histories, {} happenings in {:.1} s",
         counts.definitions,
@@ -125,6 +132,7 @@ fn run_mutants(threads: usize) -> bool {
             first: 0,
             seeds: MUTANT_SEEDS,
             threads,
+            modes: Modes::Both,
             mutant: Some(mutant),
             twice_every: MUTANT_SEEDS,
             progress_every: None,

@@ -16,16 +16,28 @@ pub enum Mutant {
     MaybeExecuted,
     /// The engine undoes steps without waiting for what depends on them.
     ReverseOrder,
+    /// A participant reports a step as cancelled without keeping its action from running later.
+    CancelTombstone,
+    /// A participant's effect is durable before its report is.
+    Outbox,
+    /// A participant keeps an effect that the stream has closed without.
+    RefusedUndo,
+    /// The stream goes on enabling steps after its first failure.
+    FirstFailure,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Fence,
         Self::VersionCheck,
         Self::Tombstone,
         Self::IdempotencyKey,
         Self::MaybeExecuted,
         Self::ReverseOrder,
+        Self::CancelTombstone,
+        Self::Outbox,
+        Self::RefusedUndo,
+        Self::FirstFailure,
     ];
 
     #[must_use]
@@ -37,6 +49,10 @@ impl Mutant {
             Self::IdempotencyKey => "idempotency-key",
             Self::MaybeExecuted => "maybe-executed",
             Self::ReverseOrder => "reverse-order",
+            Self::CancelTombstone => "cancel-tombstone",
+            Self::Outbox => "outbox",
+            Self::RefusedUndo => "refused-undo",
+            Self::FirstFailure => "first-failure",
         }
     }
 }
@@ -56,11 +72,12 @@ impl FromStr for Mutant {
 ///
 /// When the engine was built without its switches.
 pub fn set_engine(mutant: Option<Mutant>) -> Result<(), &'static str> {
-    let switched = matches!(mutant, Some(Mutant::ReverseOrder | Mutant::MaybeExecuted));
+    let switched = matches!(mutant, Some(Mutant::ReverseOrder | Mutant::MaybeExecuted | Mutant::FirstFailure));
     #[cfg(feature = "mutants")]
     {
         skald_core::mutants::UNDO_IN_ANY_ORDER.turn(mutant == Some(Mutant::ReverseOrder));
         skald_core::mutants::FORGET_WHAT_THE_DEAD_CALLED.turn(mutant == Some(Mutant::MaybeExecuted));
+        skald_core::mutants::ENABLE_AFTER_FAILURE.turn(mutant == Some(Mutant::FirstFailure));
     }
     if switched && !cfg!(feature = "mutants") {
         return Err("the engine was built without its switches: build with `--features mutants`");

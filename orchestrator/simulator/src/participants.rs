@@ -9,16 +9,19 @@
 //! | refused | the stored answer | tombstone |
 //! | tombstone, undone | 409 cancelled | done already |
 
+mod duties;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use skald_core::{
     classify::{Answer, Body},
-    decide::{Invoke, Purpose},
+    decide::{Invoke, Purpose, ReportedOutcome, Target},
     ids::{Operation, SagaId},
     time::Millis,
 };
 
+pub use self::duties::Carried;
 use crate::{catalog::SERVICES, faults::Fault, mutants::Mutant, trace::word};
 
 /// What stands in a participant's books about a step.
@@ -63,6 +66,8 @@ struct Record {
     progress: Progress,
     /// An accepted compensation that is still being carried out.
     undoing: bool,
+    /// Of a choreographed saga: what was reported of each operation, and the stream's version that took it.
+    told: [Option<(ReportedOutcome, Option<u64>)>; 2],
     /// What was asked for under the key: it must not change between attempts.
     asked: [Option<String>; 2],
 }
@@ -155,8 +160,12 @@ impl Participants {
 
     /// The same key must come with the same request.
     fn note_request(&mut self, key: Key, invoke: &Invoke) {
-        let asked = &mut self.records.entry(key).or_default().asked[invoke.operation as usize];
-        let body = invoke.target.body.as_deref().unwrap_or_default();
+        self.note_target(key, invoke.operation, &invoke.target);
+    }
+
+    fn note_target(&mut self, key: Key, operation: Operation, target: &Target) {
+        let asked = &mut self.records.entry(key).or_default().asked[operation as usize];
+        let body = target.body.as_deref().unwrap_or_default();
         match asked {
             None => *asked = Some(body.to_owned()),
             Some(before) if before == body => {}

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::{
     campaign::{Campaign, Failure},
-    faults::{Fault, Tally},
+    faults::{Fault, Modes, Tally},
     judgement::{Judgements, Rule, Violation},
-    mutants::Mutant,
     world::{Commits, Ends, Outcome},
 };
 
@@ -53,14 +52,15 @@ impl Totals {
 
     /// Faults that never happened, once there were seeds enough.
     #[must_use]
-    pub fn missed(&self) -> Vec<Fault> {
-        if self.seeds < COVERAGE_FROM { Vec::new() } else { self.faults.never().collect() }
+    pub fn missed(&self, modes: Modes) -> Vec<Fault> {
+        let never = self.faults.never().filter(|fault| fault.happens_in(modes));
+        if self.seeds < COVERAGE_FROM { Vec::new() } else { never.collect() }
     }
 
     /// Rules that nothing ever put to the test, once there were seeds enough.
     #[must_use]
-    pub fn unjudged(&self) -> Vec<Rule> {
-        let never = Rule::JUDGED.into_iter().filter(|rule| self.judgements.of(*rule) == 0);
+    pub fn unjudged(&self, modes: Modes) -> Vec<Rule> {
+        let never = Rule::JUDGED.into_iter().filter(|rule| self.judgements.of(*rule) == 0 && rule.is_of(modes));
         if self.seeds < COVERAGE_FROM { Vec::new() } else { never.collect() }
     }
 
@@ -103,14 +103,17 @@ impl Totals {
 
     /// What is wrong, and how to see it again.
     #[must_use]
-    pub fn complaints(&self, mutant: Option<Mutant>) -> Vec<String> {
-        let with = mutant.map_or(String::new(), |mutant| format!(" --mutant {}", mutant.name()));
+    pub fn complaints(&self, campaign: Campaign) -> Vec<String> {
+        let Campaign { modes, mutant, .. } = campaign;
+        let with_mode = if modes == Modes::Both { String::new() } else { format!(" --mode {}", modes.name()) };
+        let with_mutant = mutant.map_or(String::new(), |mutant| format!(" --mutant {}", mutant.name()));
+        let with = with_mode + &with_mutant;
         let failed = self.failures.iter().map(|Failure { seed, violation }| {
             format!("seed {seed}: {violation}\n  see it again: cargo xtask simulate --replay {seed}{with}")
         });
         let different = self.different.iter().map(|seed| format!("seed {seed} did not happen the same way twice"));
-        let missed = self.missed().into_iter().map(|fault| format!("coverage: `{}` never happened", fault.name()));
-        let rules = self.unjudged().into_iter().map(|rule| format!("coverage: {rule} was never judged"));
+        let missed = self.missed(modes).into_iter().map(|fault| format!("coverage: `{}` never happened", fault.name()));
+        let rules = self.unjudged(modes).into_iter().map(|rule| format!("coverage: {rule} was never judged"));
         failed.chain(different).chain(missed).chain(rules).collect()
     }
 }

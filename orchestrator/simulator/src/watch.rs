@@ -14,8 +14,9 @@
 //! | 9 | epochs never go back; who lost a shard writes nothing and calls nobody for it | each commit, each call |
 //! | 10 | an acknowledged start exists; one saga per key | each answer, at the end |
 //! | 12 | attempts stay within their policy | each call |
-//! | intent | a call is announced in the log before it is sent | each call |
-//! | contract | one key, one request | each request |
+//! | 13 | a choreographed saga ends as its orchestrated twin does | at the end |
+//! | intent | a call is announced in the log before it is sent; choreographed: the log enabled a step, before its first failure, before it took effect | each call, each effect |
+//! | contract | one key, one request; an honest report is not refused for good | each request, each report |
 //!
 //! Steps that an operator skipped or resolved are his: their effects are not judged.
 
@@ -25,9 +26,9 @@ use std::{
 };
 
 use skald_core::{
-    decide::{Invoke, Purpose},
+    decide::{Invoke, Purpose, Report, ReportedOutcome},
     definition::{Definition, Step},
-    event::{Event, Recorded},
+    event::{Event, Mode, Recorded},
     ids::{Epoch, Operation, SagaId},
     state::{SagaRow, SagaState, Status, StepStatus},
     time::Timestamp,
@@ -38,6 +39,7 @@ use crate::{
     participants::{Entry, Mark, Participants, step_index},
     store::{Process, Store},
     trace::short,
+    twin,
 };
 
 /// How often a status call may be asked.
@@ -52,6 +54,42 @@ pub struct Observed {
     by_operator: BTreeSet<usize>,
     /// The books, by step.
     marks: Vec<Vec<Mark>>,
+    enabled: Enabled,
+}
+
+/// What the log of a choreographed saga enables, told from its events alone and not by the engine's fold.
+#[derive(Debug, Default)]
+struct Enabled {
+    steps: BTreeSet<usize>,
+    passed: BTreeSet<usize>,
+    failed: bool,
+    /// Steps that are known to have taken effect although the log does not say that they succeeded.
+    garbled: BTreeSet<usize>,
+}
+
+impl Enabled {
+    fn see(&mut self, definition: &Definition, event: &Event) {
+        match event {
+            Event::StepSucceeded(event) => {
+                self.passed.insert(step_index(&event.step));
+            }
+            Event::StepSkipped(event) => {
+                self.passed.insert(step_index(&event.step));
+            }
+            Event::StepParked(event) if event.code == "output_invalid" => {
+                self.garbled.insert(step_index(&event.step));
+            }
+            Event::StepRejected(_) | Event::StepOutputInvalid(_) | Event::SagaTimedOut(_) | Event::SagaFailed(_) => {
+                self.failed = true;
+            }
+            _ => {}
+        }
+        if !self.failed {
+            let index = |at: &usize| step_index(&definition.steps[*at].id);
+            let ready = |step: &&Step| step.needs.iter().all(|need| self.passed.contains(&index(need)));
+            self.steps.extend(definition.steps.iter().filter(ready).map(|step| step_index(&step.id)));
+        }
+    }
 }
 
 impl Observed {
@@ -73,6 +111,8 @@ pub struct Watch {
     /// The saga that each start key made, by the log.
     keys: BTreeMap<String, SagaId>,
     acknowledged: BTreeSet<SagaId>,
+    /// Since when each participant had nothing to be silent for.
+    pub quiet_since: Option<Vec<Timestamp>>,
     pub violation: Option<Violation>,
     pub judgements: Judgements,
 }
@@ -87,6 +127,7 @@ impl Watch {
             sagas: BTreeMap::new(),
             keys: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            quiet_since: None,
             violation: None,
             judgements: Judgements::default(),
         }
@@ -137,6 +178,9 @@ impl Watch {
         let saga = recorded.stream;
         let Some(observed) = self.sagas.get_mut(&saga) else { return self.begin(recorded) };
         let (version, status) = (observed.state.version, observed.state.status);
+        let silent = silent_without_cause(observed, self.quiet_since.as_deref(), &recorded.event);
+        let definition = Arc::clone(&observed.definition);
+        observed.enabled.see(&definition, &recorded.event);
         let evolved = observed.state.evolve(&observed.definition, &recorded.event, recorded.occurred_at);
         if let Event::OperatorActed(acted) = &recorded.event
             && matches!(acted.action.as_str(), "skip" | "resolve")
@@ -149,6 +193,9 @@ impl Watch {
         });
         self.require(!status.is_ended(), Rule::Invariant(6), || format!("{}: {kind} after {status}", short(saga)));
         self.require(evolved.is_ok(), Rule::Invariant(8), || format!("{}: {evolved:?}", short(saga)));
+        self.require(!silent, Rule::Invariant(2), || {
+            format!("{}: {:?} although its participant was there", short(saga), recorded.event)
+        });
     }
 
     fn begin(&mut self, recorded: &Recorded) {
@@ -171,7 +218,10 @@ impl Watch {
         match SagaState::started(&definition, saga, started, recorded.occurred_at) {
             Ok(state) => {
                 let marks = vec![Vec::new(); definition.steps.len()];
-                self.sagas.insert(saga, Observed { definition, state, by_operator: BTreeSet::new(), marks });
+                let mut enabled = Enabled::default();
+                enabled.see(&definition, &recorded.event);
+                let by_operator = BTreeSet::new();
+                self.sagas.insert(saga, Observed { definition, state, by_operator, marks, enabled });
             }
             Err(error) => self.require(false, Rule::Invariant(8), || error.to_string()),
         }
@@ -195,10 +245,11 @@ impl Watch {
         let Some((observed, step)) = announced else {
             return self.require(false, Rule::Intent, || format!("{} of an unknown saga", invoke.key));
         };
-        let status = step.status;
+        let (status, mode) = (step.status, observed.state.mode);
         let (tries, attempts) = (step.work.tries, step.work.attempts);
         let tries_max = tries_max(&observed.definition.steps[step_index(&invoke.step)], invoke);
-        self.require(status.operation() == Some(invoke.operation), Rule::Intent, || {
+        let announced = status.operation() == Some(invoke.operation) && mode == Mode::Orchestrated;
+        self.require(announced, Rule::Intent, || {
             format!("{} is called while the log says {}", invoke.key, status.as_str())
         });
         let within = match invoke.purpose {
@@ -218,6 +269,8 @@ impl Watch {
         };
         let name = format_args!("{} s{}", short(entry.saga), entry.step).to_string();
         let before = observed.marks[entry.step].clone();
+        let enabled = observed.state.mode == Mode::Orchestrated || observed.enabled.steps.contains(&entry.step);
+        let by_operator = observed.by_operator.contains(&entry.step);
         observed.marks[entry.step].push(entry.mark);
         let had = |mark: Mark| before.contains(&mark);
         match entry.mark {
@@ -226,13 +279,14 @@ impl Watch {
                 let late = had(Mark::Undo) || had(Mark::Tombstone);
                 self.require(!late, Rule::Invariant(5), || format!("{name} took effect after its compensation"));
                 self.require(!again, Rule::Invariant(3), || format!("{name} took effect twice"));
+                self.require(enabled, Rule::Intent, || format!("{name} took effect and was never enabled"));
             }
             Mark::Undo => {
                 let standing = standing_dependents(observed, entry.step);
                 self.require(had(Mark::Effect) && !had(Mark::Undo), Rule::Invariant(4), || {
                     format!("{name} was undone after {before:?}")
                 });
-                self.require(standing.is_empty(), Rule::Invariant(4), || {
+                self.require(standing.is_empty() || by_operator, Rule::Invariant(4), || {
                     format!("{name} was undone while {standing:?}, which depend on it, stood")
                 });
             }
@@ -253,6 +307,21 @@ impl Watch {
         }
     }
 
+    /// A participant was told that its report is in the stream.
+    pub fn report_acknowledged(&mut self, saga: SagaId, report: &Report) {
+        let step = self.sagas.get(&saga).and_then(|observed| observed.state.step(&report.step));
+        let ended = step.is_some_and(|step| match report.outcome {
+            // It may have been parked for that, and be tried again by now.
+            ReportedOutcome::OutputInvalid { .. } => true,
+            ReportedOutcome::Compensated => step.status == StepStatus::Compensated,
+            ReportedOutcome::Succeeded { .. }
+            | ReportedOutcome::Rejected { .. }
+            | ReportedOutcome::Cancelled
+            | ReportedOutcome::Skipped => step.status != StepStatus::Running,
+        });
+        self.require(ended, Rule::Invariant(10), || format!("{} was taken and is not in the log", report.event_id));
+    }
+
     /// What must hold once everything has come to rest.
     pub fn check_end(&mut self, store: &Store, participants: &Participants) {
         for saga in self.acknowledged.clone() {
@@ -262,6 +331,7 @@ impl Watch {
         for saga in store.sagas.keys().copied().collect::<Vec<_>>() {
             self.check_fold(saga, store);
             self.check_books(saga);
+            self.check_twin(saga, store);
         }
         self.check_stocks(participants);
     }
@@ -294,11 +364,29 @@ impl Watch {
             verdict.map(|(rule, holds)| (rule, holds, step.id.clone(), books))
         };
         let verdicts: Vec<_> = observed.definition.steps.iter().enumerate().filter_map(judge).collect();
+        let kept = kept_effects(observed);
+        self.require(kept.is_empty(), Rule::Invariant(4), || {
+            format!("{} is {status}, and {kept:?}, which the log closed without effect, have one", short(saga))
+        });
         for (rule, holds, step, (effects, undone)) in verdicts {
             self.require(holds, rule, || {
                 format!("{} is {status}, and {step} took effect {effects} times, undone {undone} times", short(saga))
             });
         }
+    }
+
+    fn check_twin(&mut self, saga: SagaId, store: &Store) {
+        let Some(observed) = self.sagas.get(&saga) else { return };
+        if observed.state.mode == Mode::Orchestrated || !observed.state.status.is_ended() {
+            return;
+        }
+        let definition = Arc::clone(&observed.definition);
+        let Some(twin) = twin::of(&definition, store.stream(saga)) else { return };
+        let twin = twin.map(|twin| twin::essence(&definition, &twin));
+        let own = twin::essence(&definition, &observed.state);
+        self.require(twin.as_ref() == Ok(&own), Rule::Invariant(13), || {
+            format!("{} came to {own}, orchestrated it comes to {twin:?}", short(saga))
+        });
     }
 
     fn check_stocks(&mut self, participants: &Participants) {
@@ -311,6 +399,31 @@ impl Watch {
             self.require(holds, Rule::Invariant(1), || format!("{stock:?}, and {standing} effects stand in the books"));
         }
     }
+}
+
+/// Steps of an ended choreographed saga whose effects stand although the log says that they have none: their owners must
+/// have undone them, also where an operator decided.
+fn kept_effects(observed: &Observed) -> Vec<usize> {
+    if observed.state.mode == Mode::Orchestrated || !observed.state.status.is_ended() {
+        return Vec::new();
+    }
+    let closed = |index: &usize| {
+        let status = observed.state.steps[*index].status;
+        let without = matches!(status, StepStatus::Pending | StepStatus::Rejected | StepStatus::Skipped);
+        without && !observed.enabled.garbled.contains(index)
+    };
+    let steps = observed.definition.steps.iter().enumerate().filter(|(_, step)| step.compensation.is_some());
+    steps.map(|(index, _)| index).filter(closed).filter(|index| observed.stands(*index)).collect()
+}
+
+/// Whether the event parks a step for the silence of a participant that had no cause for it.
+fn silent_without_cause(observed: &Observed, quiet_since: Option<&[Timestamp]>, event: &Event) -> bool {
+    let (Event::StepParked(parked), Some(quiet_since)) = (event, quiet_since) else { return false };
+    let Some(step) = observed.state.step(&parked.step).filter(|_| parked.code == "participant_silent") else {
+        return false;
+    };
+    let service = step_index(&parked.step) % quiet_since.len();
+    step.work.started_at >= quiet_since[service]
 }
 
 fn tries_max(step: &Step, invoke: &Invoke) -> u32 {

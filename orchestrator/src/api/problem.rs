@@ -70,6 +70,7 @@ codes! {
     SagaEnded = "saga_ended", 409, "The saga has ended";
     NotPossible = "not_possible", 409, "That cannot be done with the saga as it is";
     NotUnderWay = "not_under_way", 409, "The operation is not under way";
+    StepNotEnabled = "step_not_enabled", 409, "The stream's order leaves no room for that report";
     VersionConflict = "version_conflict", 409, "The stream is at another version";
     DefinitionConflict = "definition_conflict", 409, "This version is registered with other content";
     SagaRemoved = "saga_removed", 410, "The saga ended long ago and was moved to the archive";

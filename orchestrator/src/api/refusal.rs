@@ -111,7 +111,7 @@ fn of_illegal(illegal: &IllegalInput) -> Problem {
 }
 
 /// The engine's message as a sentence.
-fn sentence(message: &str) -> String {
+pub(super) fn sentence(message: &str) -> String {
     let mut chars = message.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", chars.as_str())

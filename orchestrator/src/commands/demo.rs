@@ -20,7 +20,7 @@ const DEMONSTRATION: [(&str, &str, &str); 3] = [
 pub async fn show(skald: SocketAddr, participants: &[(&str, SocketAddr)]) -> anyhow::Result<()> {
     println!("Skald is running: http://{skald}  (API: http://{skald}/docs)");
     for (name, address) in participants {
-        println!("  {name:<8} http://{address}");
+        println!("  {name:<12} http://{address}");
     }
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
     for (title, mode, token) in DEMONSTRATION {

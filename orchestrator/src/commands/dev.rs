@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use skald_participants::{Kind, Service as Participant, ServiceOptions, SkaldOptions};
+use skald_participants::{
+    Kind, Service as Participant, ServiceOptions, SkaldOptions, Worker, WorkerKind, WorkerOptions,
+};
 
 use super::{demo, logging, serve::bind, service::Service};
 use crate::{
@@ -28,6 +30,11 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
         (Kind::Sales, bind(args.sales_listen, "--sales-listen")?),
         (Kind::Orders, bind(args.orders_listen, "--orders-listen")?),
     ];
+    let lookers_on = [
+        (WorkerKind::Audit, bind(args.audit_listen, "--audit-listen")?),
+        (WorkerKind::Notification, bind(args.notification_listen, "--notification-listen")?),
+        (WorkerKind::Views, bind(args.views_listen, "--views-listen")?),
+    ];
     super::runtime()?.block_on(async {
         let mut config = Config::default();
         config.database.url = ServerUrl::new(sqlite_url(&args.data_dir, "skald"));
@@ -40,11 +47,19 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
             participants.push(participant);
         }
         let service = Service::start(&config, listener, &DEFINITIONS).await?;
-        let addresses: Vec<(&str, SocketAddr)> =
+        let mut workers = Vec::new();
+        for (kind, listener) in lookers_on {
+            workers.push(start_worker(kind, listener, &args.data_dir, &skald_url).await?);
+        }
+        let mut addresses: Vec<(&str, SocketAddr)> =
             participants.iter().map(|participant| (participant.kind().as_str(), participant.addr())).collect();
+        addresses.extend(workers.iter().map(|worker| (worker.kind().as_str(), worker.addr())));
         demo::show(service.addr(), &addresses).await?;
         super::asked_to_stop().await;
         println!("\nstopping");
+        for worker in workers {
+            worker.stop().await;
+        }
         service.stop().await;
         for participant in participants {
             participant.stop().await;
@@ -64,6 +79,23 @@ async fn start_participant(
     let options =
         ServiceOptions { faults: true, skald, ..ServiceOptions::new(listener, sqlite_url(data_dir, kind.as_str())) };
     Participant::start(kind, options).await.with_context(|| format!("cannot start {}", kind.as_str()))
+}
+
+/// Looks on: no saga needs it.
+async fn start_worker(
+    kind: WorkerKind,
+    listener: TcpListener,
+    data_dir: &Path,
+    skald_url: &str,
+) -> anyhow::Result<Worker> {
+    let options = WorkerOptions {
+        listener,
+        database_url: sqlite_url(data_dir, kind.as_str()),
+        skald: SkaldOptions::new(skald_url),
+        smtp: None,
+        http_threads: 1,
+    };
+    Worker::start(kind, options).await.with_context(|| format!("cannot start {}", kind.as_str()))
 }
 
 fn sqlite_url(data_dir: &Path, name: &str) -> String {

@@ -6,6 +6,7 @@ mod dev;
 mod files;
 mod logging;
 mod migrate;
+mod projection;
 mod restore;
 mod retain;
 mod serve;
@@ -38,6 +39,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Retain(args) => retain::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Compare(args) => Ok(compare::run(&args)),
+        Command::Projection(args) => Ok(projection::run(&args)),
         Command::Version => {
             println!("skald {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

@@ -83,6 +83,7 @@ impl Service {
             Ok(bus::run(bus::Parts {
                 client: redis::Client::open(url.reveal()).with_context(|| format!("bus.url: {url}"))?,
                 keep: config.bus.keep,
+                shards,
                 store: Arc::clone(&store),
                 log: Arc::clone(&database) as _,
                 owner_id: owner.id.clone(),

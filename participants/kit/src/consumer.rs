@@ -44,6 +44,31 @@ pub struct ConsumerOptions {
 }
 
 /// A running consumer. Dropped, it stops at once; what it had not settled is delivered again.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use skald_kit::bus::{GroupOptions, HttpGroup};
+/// use skald_kit::{Consumer, ConsumerOptions, IntakeOptions, Unobserved, events::Client, params};
+///
+/// # async fn example(db: skald_kit::Db) -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new("http://127.0.0.1:7070")?;
+/// let options = ConsumerOptions {
+///     name: "audit".to_owned(),
+///     db,
+///     source: Arc::new(HttpGroup::new(client.clone(), GroupOptions::new("audit", "this-process"))),
+///     client,
+///     observer: Arc::new(Unobserved),
+///     intake: IntakeOptions::default(),
+/// };
+/// let consumer = Consumer::start(options, |tx, event| {
+///     Box::pin(async move {
+///         let sql = "INSERT INTO audit (id, type, stream) VALUES ($1, $2, $3)";
+///         Ok(tx.execute(sql, params![&event.id, &event.type_name, &event.stream]).await.map(drop)?)
+///     })
+/// })
+/// .await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Consumer {
     task: JoinHandle<()>,

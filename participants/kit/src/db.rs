@@ -99,7 +99,8 @@ impl Db {
         self.in_task(move |db| async move {
             let mut tx = db.begin().await?;
             if db.is_postgres() {
-                // `IF NOT EXISTS` alone races with itself.
+                // Another process may be at work on the tables, or at the same. `IF NOT EXISTS` alone races with itself.
+                tx.execute("SET LOCAL lock_timeout = '30s'", Vec::new()).await?;
                 tx.execute("SELECT pg_advisory_xact_lock(7283491027)", Vec::new()).await?;
             }
             for statement in statements {

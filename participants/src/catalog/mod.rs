@@ -17,7 +17,7 @@ pub(crate) use holds::free_expired as free_expired_holds;
 use crate::offer::Offer;
 
 /// The store of an order that names none.
-const STORE_DEFAULT: &str = "s-main";
+pub(crate) const STORE_DEFAULT: &str = "s-main";
 
 pub(crate) fn offer() -> Offer {
     Offer::default()

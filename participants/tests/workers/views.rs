@@ -74,7 +74,7 @@ async fn read_models_show_what_the_log_says(#[values(Backend::Sqlite, Backend::P
     let sales = views.get("/read-models/sales-by-store-and-day").await;
     let day = &sales["items"][0];
     let today = chrono::Utc::now().format("%Y-%m-%d").to_string();
-    assert!(day["key"] == format!("default:{}", day["day"].as_str().unwrap()) && day["day"].as_str() <= Some(&today));
+    assert!(day["key"] == format!("s-main:{}", day["day"].as_str().unwrap()) && day["day"].as_str() <= Some(&today));
     assert_eq!((&day["orders"], &day["items"], &day["revenue"]), (&json!(1), &json!(2), &json!(3998)));
 
     let running = views.get("/read-models/sagas-by-state/running").await;

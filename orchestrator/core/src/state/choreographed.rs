@@ -34,6 +34,11 @@ impl SagaState {
         }
         match self.phase {
             Phase::Forward => self.enable_actions(definition, at),
+            #[cfg(feature = "mutants")]
+            Phase::Backward if crate::mutants::ENABLE_AFTER_FAILURE.is_on() => {
+                self.enable_actions(definition, at);
+                self.enable_compensations(definition, at);
+            }
             // A compensation may speak of the failure, so it waits until that is known.
             Phase::Backward if self.failure.is_some() => self.enable_compensations(definition, at),
             Phase::Backward => {}

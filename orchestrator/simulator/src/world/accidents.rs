@@ -87,6 +87,7 @@ impl World {
             let process = self.replicas[index].process;
             self.go_on(process);
         }
+        self.heal_participants();
         self.agenda.put(self.now.plus(super::LOOK_EVERY), Happening::Look);
     }
 }

@@ -17,13 +17,17 @@ use skald_core::{
     ids::SagaId,
     shard::writer::{Refusal, StartRequest},
     state::Status,
+    time::Timestamp,
 };
 
 use super::{
     Happening, World,
     replica::{Answered, Ask, Message},
 };
-use crate::{faults::Fault, trace::short};
+use crate::{
+    faults::Fault,
+    trace::{short, word},
+};
 
 /// How often an operator tries to get a parked saga going before it leaves it.
 const OPERATIONS_MAX: u32 = 14;
@@ -33,16 +37,25 @@ const RETRIES_MAX: u32 = 3;
 #[derive(Debug)]
 struct Wish {
     definition: Arc<Definition>,
+    mode: Mode,
     key: Option<String>,
     settled: bool,
 }
 
 /// What a request was for.
 #[derive(Clone, Debug)]
-enum Purpose {
-    Start { wish: usize },
+pub enum Purpose {
+    Start {
+        wish: usize,
+    },
     Callback(Ask),
     Operation,
+    /// A participant's report, from its outbox.
+    Report {
+        reactor: usize,
+        run: u64,
+        entry: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -50,6 +63,8 @@ struct Asked {
     purpose: Purpose,
     /// Whether its end, good or bad, is still waited for.
     open: bool,
+    /// Whether the answer gets lost.
+    mute: bool,
 }
 
 #[derive(Debug, Default)]
@@ -83,11 +98,12 @@ pub enum Errand {
 }
 
 impl World {
-    pub(super) fn plan_start(&mut self, at: skald_core::time::Timestamp) {
+    pub(super) fn plan_start(&mut self, at: Timestamp) {
         let definition = Arc::clone(&self.definitions[self.chance.index(self.definitions.len())]);
         let wish = self.clients.wishes.len();
         let key = (!self.chance.one_in(3)).then(|| format!("{}-{}", definition.name, wish));
-        self.clients.wishes.push(Wish { definition, key, settled: false });
+        let mode = self.draw_mode(&definition);
+        self.clients.wishes.push(Wish { definition, mode, key, settled: false });
         self.agenda.put(at, Happening::Errand(Errand::Start { wish }));
     }
 
@@ -114,11 +130,11 @@ impl World {
 
     fn start_request(&mut self, wish: usize) -> StartRequest {
         let entropy = self.chance.entropy();
-        let Wish { definition, key, .. } = &self.clients.wishes[wish];
+        let Wish { definition, mode, key, .. } = &self.clients.wishes[wish];
         let correlation_id = key.as_ref().map_or_else(|| format!("wish:{wish}"), |key| format!("key:{key}"));
         StartRequest {
             definition: Arc::clone(definition),
-            mode: Mode::Orchestrated,
+            mode: *mode,
             input: RawValue::from_string(r#"{"n":1}"#.to_owned()).expect("an object is JSON"),
             key: key.clone().map(|key| (key, [0; 32])),
             correlation_id,
@@ -129,22 +145,24 @@ impl World {
 
     /// Sends a request to some replica that runs, and sees to it that it is not waited for forever.
     fn ask(&mut self, purpose: Purpose) {
-        self.clients.count += 1;
-        let request = self.clients.count;
         let ask = match &purpose {
             Purpose::Start { wish } => Ask::Start(Box::new(self.start_request(*wish))),
             Purpose::Callback(ask) => ask.clone(),
-            Purpose::Operation => unreachable!("operations bring their own request"),
+            Purpose::Operation | Purpose::Report { .. } => unreachable!("they bring their own request"),
         };
-        self.send(request, purpose, ask);
+        let at = self.after(1, 10);
+        self.ask_at(at, purpose, ask, false);
     }
 
-    fn send(&mut self, request: u64, purpose: Purpose, ask: Ask) {
+    /// Has a request arrive at some replica at this time; with `mute`, its answer gets lost.
+    pub(super) fn ask_at(&mut self, at: Timestamp, purpose: Purpose, ask: Ask, mute: bool) {
+        self.clients.count += 1;
+        let request = self.clients.count;
         let running: Vec<usize> = (0..self.replicas.len()).filter(|index| self.replicas[*index].is_up()).collect();
         let index = if running.is_empty() { 0 } else { self.chance.pick(&running) };
         let to = self.replicas[index].process;
-        self.clients.requests.insert(request, Asked { purpose, open: true });
-        let (at, patience) = (self.after(1, 10), self.after(1500, 2500));
+        self.clients.requests.insert(request, Asked { purpose, open: true, mute });
+        let patience = self.after(1500, 2500);
         let message = Message::Asked { request, ask, forwarded: false };
         self.agenda.put(at, Happening::Deliver { to, message });
         self.agenda.put(patience, Happening::Errand(Errand::GiveUp { request }));
@@ -152,7 +170,8 @@ impl World {
 
     /// A replica answers; the answer may not arrive.
     pub(super) fn reply(&mut self, request: u64, answer: Answered) {
-        if !self.calm && self.chance.one_in(20) {
+        let mute = self.clients.requests.get(&request).is_some_and(|asked| asked.mute);
+        if mute || !self.calm && self.chance.one_in(20) {
             return self.faults.count(Fault::ClientReplyLost);
         }
         let at = self.after(1, 10);
@@ -170,6 +189,7 @@ impl World {
         match purpose {
             Purpose::Start { wish } => self.start_answered(wish, answer, open),
             Purpose::Callback(ask) if open => self.callback_answered(ask, &answer),
+            Purpose::Report { reactor, run, entry } => self.report_answered(reactor, run, entry, answer),
             Purpose::Callback(_) | Purpose::Operation => {}
         }
     }
@@ -205,6 +225,7 @@ impl World {
             }
             Purpose::Start { wish } => self.ask_to_start(wish),
             Purpose::Callback(ask) => self.call_back_again(ask),
+            Purpose::Report { reactor, run, entry } => self.post_again(reactor, run, entry),
             Purpose::Operation => {}
         }
     }
@@ -260,9 +281,7 @@ impl World {
     }
 
     fn operate(&mut self, saga: SagaId, action: OperatorAction, expected_revision: Option<u64>) {
-        self.clients.count += 1;
-        let request = self.clients.count;
-        self.tell([41, request, 0], || format!("operator: {action:?} of {}, request {request}", short(saga)));
+        self.tell([41, word(saga), 0], || format!("operator: {action:?} of {}", short(saga)));
         let input = Input::Operator(OperatorCommand {
             actor: "ada".to_owned(),
             reason: "because".to_owned(),
@@ -271,7 +290,8 @@ impl World {
             expected_revision,
             action,
         });
-        self.send(request, Purpose::Operation, Ask::Input { saga, input: Box::new(input) });
+        let at = self.after(1, 10);
+        self.ask_at(at, Purpose::Operation, Ask::Input { saga, input: Box::new(input) }, false);
     }
 
     pub(super) fn is_left_parked(&self, saga: SagaId) -> bool {

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use skald_core::{
-    event::Event,
+    event::{Event, Mode},
     ids::SagaId,
     shard::{
         batch::{Batch, CommitError},
         leases::{LeaseRequest, TakenShard},
     },
+    state::SagaRow,
+    time::{Millis, Timestamp},
 };
+
+/// So long after the faults stopped every shard has an owner again.
+const RECOVERY: Millis = Millis(12_000);
 
 use super::{
     Happening, World,
@@ -204,12 +209,36 @@ impl World {
             let epoch = self.store.shard(transition.shard).epoch;
             let stream = self.store.stream(transition.row.id);
             let new = &stream[stream.len() - transition.events.len()..];
+            self.watch.quiet_since = self.quiet_since();
             self.watch.committed(new, &transition.row, epoch);
-            let suspected = |event: &Event| matches!(event, Event::StepParked(parked) if parked.code == "process_died");
-            if transition.events.iter().any(|event| suspected(&event.event)) {
-                self.faults.count(Fault::Suspected);
+            for fault in transition.events.iter().filter_map(|event| consequence(&transition.row, &event.event)) {
+                self.faults.count(fault);
+            }
+            if transition.row.mode == Mode::Choreographed && self.watch.violation.is_none() {
+                let first = transition.row.version + 1 - transition.events.len() as u64;
+                self.publish(transition.row.id, first..=transition.row.version);
             }
         }
+    }
+
+    /// Since when each participant has been there and nothing has failed; None while things do.
+    fn quiet_since(&self) -> Option<Vec<Timestamp>> {
+        let healed_at = self.healed_at.plus(RECOVERY);
+        self.calm.then(|| self.reactors.iter().map(|reactor| reactor.troubled_at.max(healed_at)).collect())
+    }
+}
+
+/// Which of the things that follow from faults this event tells of.
+fn consequence(row: &SagaRow, event: &Event) -> Option<Fault> {
+    let choreographed = row.mode == Mode::Choreographed;
+    match event {
+        Event::StepParked(parked) if parked.code == "process_died" => Some(Fault::Suspected),
+        Event::StepParked(parked) if parked.code == "participant_silent" => Some(Fault::FoundSilent),
+        Event::SagaTimedOut(_) => Some(Fault::TimedOut),
+        Event::StepRejected(rejected) if choreographed && rejected.code == "cancelled" => Some(Fault::Cancelled),
+        // No report both succeeds and fails the saga.
+        Event::StepSucceeded(_) if choreographed && row.failure.is_some() => Some(Fault::LateSuccess),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@
 //! A run depends on its plan alone: no clock, no thread, no map without an order has a say in it.
 
 mod accidents;
+mod choreography;
 mod clients;
 mod database;
 mod network;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use skald_core::{
     definition::Definition,
+    event::Mode,
     ids::{SagaId, Shard},
     shard::writer::Limits,
     state::Status,
@@ -33,12 +35,13 @@ use self::{
 };
 use crate::{
     agenda::Agenda,
-    catalog::Catalog,
+    catalog::{Catalog, SERVICES},
     chance::Chance,
-    faults::{Director, Fault, Point, Script, Tally, Weather},
+    faults::{Director, Fault, Modes, Point, Script, Tally, Weather},
     judgement::{Judgements, Rule, Violation},
     mutants::Mutant,
     participants::Participants,
+    reactors::Reactor,
     store::{Process, Store},
     trace::{BEGINNING, Trace, short},
     watch::Watch,
@@ -50,18 +53,30 @@ const LOOK_EVERY: Millis = Millis(500);
 /// A saga is parked when this many processes in a row died over it.
 const TAKEOVERS_MAX: u32 = 3;
 
+/// What determines the run of a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    pub number: u64,
+    pub modes: Modes,
+    pub mutant: Option<Mutant>,
+}
+
 /// Everything that determines a run.
 #[derive(Debug)]
 pub struct Plan {
     pub chance: Chance,
     pub director: Director,
     pub definitions: Vec<Arc<Definition>>,
+    /// What sagas are started in, if their definition can be.
+    pub modes: Modes,
     pub replicas: usize,
     pub shards: u16,
     pub sagas: usize,
     /// How long faults last.
     pub faults_for: Millis,
     pub accidents: u64,
+    /// Of participants.
+    pub deaths: u64,
     pub operations: u64,
     pub skew_ms_max: u64,
     pub stock: u64,
@@ -76,20 +91,32 @@ pub struct Plan {
 impl Plan {
     /// The run of a seed.
     #[must_use]
-    pub fn of_seed(seed: u64, catalog: &Catalog, mutant: Option<Mutant>, readable: bool) -> Self {
-        let mut chance = Chance::new(seed);
-        let definitions = (0..chance.between(1, 3)).map(|_| catalog.pick(&mut chance)).collect();
+    pub fn of_seed(seed: Seed, catalog: &Catalog, readable: bool) -> Self {
+        let Seed { number, modes, mutant } = seed;
+        let mut chance = Chance::new(number);
+        let modes = match modes {
+            Modes::Both => chance.pick(&[Modes::Orchestrated, Modes::Choreographed, Modes::Both]),
+            modes => modes,
+        };
+        let definitions = (0..chance.between(1, 3))
+            .map(|_| match modes {
+                Modes::Orchestrated => catalog.pick(&mut chance),
+                Modes::Choreographed | Modes::Both => catalog.pick_choreographable(&mut chance),
+            })
+            .collect();
         let weather = Weather::draw(&mut chance);
         // Each death costs a lease; there must be time for as many as it takes to be noticed.
         let faults_for = if weather.poisonous { Millis(22_000) } else { chance.millis(3000, 9000) };
         Self {
             director: Director::Weather(weather),
             definitions,
+            modes,
             replicas: if chance.one_in(5) { 4 } else { 3 },
             shards: chance.pick(&[1, 2, 3, 5]),
             sagas: chance.index(8) + 3,
             faults_for,
             accidents: chance.pick(&[0, 1, 2, 3, 5]),
+            deaths: chance.pick(&[0, 0, 1, 3]),
             operations: chance.pick(&[0, 0, 1, 4]),
             skew_ms_max: chance.pick(&[0, 20, 300]),
             stock: chance.pick(&[2, 5, 100, 100]),
@@ -103,16 +130,18 @@ impl Plan {
 
     /// One saga of this definition, undisturbed but for what the script says.
     #[must_use]
-    pub fn of_script(definition: &Arc<Definition>, script: Script, readable: bool) -> Self {
+    pub fn of_script(definition: &Arc<Definition>, modes: Modes, script: Script, readable: bool) -> Self {
         Self {
             chance: Chance::new(1),
             director: Director::Script(script),
             definitions: vec![Arc::clone(definition)],
+            modes,
             replicas: 3,
             shards: 1,
             sagas: 1,
             faults_for: Millis(0),
             accidents: 0,
+            deaths: 0,
             operations: 0,
             skew_ms_max: 0,
             stock: 100,
@@ -175,6 +204,7 @@ enum Happening {
     /// An accepted operation comes to its end.
     Work(Box<Request>),
     Errand(Errand),
+    Choreography(choreography::Step),
     Answer {
         request: u64,
         answer: Box<Answered>,
@@ -198,6 +228,7 @@ struct World {
     director: Director,
     store: Store,
     participants: Participants,
+    reactors: Vec<Reactor>,
     replicas: Vec<Replica>,
     clients: Clients,
     watch: Watch,
@@ -206,12 +237,15 @@ struct World {
     commits: Commits,
     limits: Limits,
     definitions: Vec<Arc<Definition>>,
+    modes: Modes,
+    mutant: Option<Mutant>,
     skew_ms_max: u64,
     attended: bool,
     /// Whether nothing fails any more.
     calm: bool,
     healed_at: Timestamp,
-    /// Requests, accepted work and callbacks that will still have an effect somewhere.
+    /// Requests, accepted work and callbacks that will still have an effect somewhere; events that are not dealt with,
+    /// duties in hand and reports that are not taken.
     on_the_way: u64,
 }
 
@@ -254,6 +288,7 @@ impl World {
             agenda: Agenda::default(),
             store: Store::new(shards, as_text, plan.mutant),
             participants: Participants::new(plan.stock, plan.mutant),
+            reactors: SERVICES.map(|service| Reactor::new(service, now)).into(),
             replicas,
             clients: Clients::default(),
             watch: Watch::new(plan.definitions.clone(), shards),
@@ -262,6 +297,8 @@ impl World {
             commits: Commits::default(),
             limits,
             definitions: plan.definitions,
+            modes: plan.modes,
+            mutant: plan.mutant,
             skew_ms_max,
             attended: plan.attended,
             calm: false,
@@ -270,6 +307,11 @@ impl World {
             chance,
             director: plan.director,
         };
+        for _ in 0..plan.deaths {
+            let at = world.now.plus(world.chance.millis(100, plan.faults_for.0));
+            let fault = world.chance.pick(Fault::OF_PARTICIPANTS);
+            world.agenda.put(at, Happening::Choreography(choreography::Step::Accident(fault)));
+        }
         world.prepare(plan.sagas, plan.accidents, plan.operations, plan.faults_for);
         world
     }
@@ -304,6 +346,7 @@ impl World {
             Happening::Call(request) => self.reach_participant(*request),
             Happening::Work(request) => self.finish_work(*request),
             Happening::Errand(errand) => self.run_errand(errand),
+            Happening::Choreography(step) => self.choreograph(step),
             Happening::Answer { request, answer } => self.answer(request, *answer),
             Happening::Accident(fault) => self.accident(fault),
             Happening::GoOn { process } => self.go_on(process),
@@ -374,6 +417,16 @@ impl World {
                 Director::Weather(_) => Vec::new(),
             },
             lines: self.trace.into_lines(),
+        }
+    }
+
+    /// The mode in which a saga of this definition is started.
+    fn draw_mode(&mut self, definition: &Definition) -> Mode {
+        match self.modes {
+            Modes::Orchestrated => Mode::Orchestrated,
+            Modes::Choreographed | Modes::Both if !definition.not_choreographable().is_empty() => Mode::Orchestrated,
+            Modes::Choreographed => Mode::Choreographed,
+            Modes::Both => self.chance.pick(&[Mode::Orchestrated, Mode::Choreographed]),
         }
     }
 

@@ -175,7 +175,7 @@ impl World {
     }
 
     /// The witness sees what the participants wrote, and whether a key came with two requests.
-    fn read_books(&mut self) {
+    pub(super) fn read_books(&mut self) {
         for entry in core::mem::take(&mut self.participants.news) {
             self.tell([32, word(entry.saga), entry.step as u64], || {
                 format!("    in the books of {}: s{} {:?}", short(entry.saga), entry.step, entry.mark)

@@ -38,7 +38,7 @@ problems!(
     VersionConflict,
     SagaEnded,
     NotPossible,
-    NotUnderWay,
+    StepNotEnabled,
     BodyTooLarge,
     UnsupportedMediaType,
     EventIdReused,

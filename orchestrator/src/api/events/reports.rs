@@ -5,9 +5,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 use skald_core::{
-    decide::{Report, Reported, ReportedOutcome},
+    decide::{IllegalInput, Report, Reported, ReportedOutcome},
     ids::SagaId,
-    shard::appends::{Appended, ExpectedVersion},
+    shard::{
+        appends::{Appended, ExpectedVersion},
+        writer::Refusal,
+    },
     time::Millis,
 };
 
@@ -123,6 +126,9 @@ pub(super) async fn append(app: &App, saga: SagaId, asked: AppendEventsRequest) 
     }
     match app.router().report(saga, Reported { reports, expected }).await {
         Ok(row) => Ok(Appended { stream: Arc::from(saga.to_string()), version: row.version, replayed: false }),
+        Err(Refusal::Illegal(illegal @ IllegalInput::NotUnderWay { .. })) => {
+            Err(Problem::new(Code::StepNotEnabled, refusal::sentence(&illegal.to_string())))
+        }
         Err(refused) => Err(refusal::of_saga(app, saga, refused).await),
     }
 }

@@ -84,7 +84,12 @@ async fn of_saga(app: &App, saga: skald_core::ids::SagaId, until: Option<u64>) -
     saga_view(&definition, &stream).map_err(Problem::internal)
 }
 
-async fn of_named(app: &App, stream: &StreamName, name: &str, until: Option<u64>) -> Result<(u64, Value), Problem> {
+/// The version and state of a stream that is no saga, as of version `until` if one is given.
+///
+/// # Errors
+///
+/// When there is no such stream, or the database does not answer.
+pub async fn of_named(app: &App, stream: &StreamName, name: &str, until: Option<u64>) -> Result<(u64, Value), Problem> {
     let (mut version, mut state) = (0, Reduced::of(name));
     loop {
         let events = read(app, stream, version, until, PAGE).await?;

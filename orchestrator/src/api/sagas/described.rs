@@ -58,6 +58,7 @@ problems!(
     InvalidBody,
     InvalidParameter,
     DefinitionNotFound,
+    StreamNotFound,
     RequestTimeout,
     BodyTooLarge,
     UnsupportedMediaType,

@@ -37,8 +37,9 @@ pub async fn begin(app: &App, context: &RequestContext, ask: &Ask, key: &str) ->
     }
     for _ in 0..TRIES_MAX {
         let request = request(app, context, ask).await?;
+        let input = request.input.clone();
         match app.router().start(request, wait(app, ask)).await {
-            Ok(row) => return Ok(Begun::Now(Box::new(row))),
+            Ok(row) => return Ok(Begun::Now(Box::new(row), input)),
             Err(Refusal::KeyExists) => {
                 if let Some(found) = await_key(app, ask, key).await? {
                     return replay(ask, found);

@@ -3,6 +3,7 @@
 pub mod complete;
 mod described;
 pub mod events;
+mod filled_in;
 pub mod get;
 mod keyed;
 pub mod list;

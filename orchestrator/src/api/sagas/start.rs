@@ -14,7 +14,7 @@ use super::{
     described::{StartHeaders, StartProblems, Started},
     starting::{Ask, asked_in_headers, start},
 };
-use crate::app::App;
+use crate::{app::App, events::stream_name::StreamName};
 
 /// Start a saga.
 ///
@@ -24,6 +24,9 @@ use crate::app::App;
 ///
 /// With an `Idempotency-Key` the request can be repeated: the same key gives the same saga. A repetition is answered in
 /// the same way, with the saga as it is by then and `Idempotent-Replayed: true`.
+///
+/// With `from`, properties that the body lacks and the definition's schema names are taken from the state of a stream: a
+/// checkout from a cart. With an `Idempotency-Key` the stream may go on meanwhile: a repetition gives the same saga.
 #[utoipa::path(
     post,
     path = "/sagas/{definition}",
@@ -33,6 +36,8 @@ use crate::app::App;
         ("definition" = String, Path, description = "Name of the definition", example = "checkout"),
         ("version" = Option<u32>, Query, minimum = 1, description = "Version of the definition; the highest if left out"),
         ("mode" = Option<super::super::words::SagaMode>, Query, description = "`orchestrated` if left out"),
+        ("from" = Option<String>, Query, nullable = false, example = "cart-42",
+         description = "A stream whose state fills in what the body lacks"),
         StartHeaders,
     ),
     request_body(content = serde_json::Value, description = "The input; its schema is the definition's"),
@@ -51,10 +56,12 @@ pub async fn handle(
     let mut params = Params::of(&req);
     let version = params.version();
     let mode = params.take("mode").map_or(Mode::Orchestrated, |ModeParam(mode)| mode);
+    let from = params.take::<StreamName>("from");
     params.finish()?;
     let (key, prefer) = asked_in_headers(&req)?;
     let JsonBody { raw: input, value } = body;
-    start(&app, &context, Ask { definition: definition.into_inner(), version, mode, input, value, key, prefer }).await
+    start(&app, &context, Ask { definition: definition.into_inner(), version, mode, input, value, from, key, prefer })
+        .await
 }
 
 /// Any other method: what is read by name is no definition but a saga, misspelt.

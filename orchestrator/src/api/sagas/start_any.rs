@@ -12,14 +12,14 @@ use super::{
     super::{
         body::{JsonBody, form, given},
         params::Params,
-        problem::Problem,
+        problem::{Code, Problem},
         request::RequestContext,
         words::SagaMode,
     },
     described::{StartHeaders, StartProblems, Started},
     starting::{Ask, asked_in_headers, start},
 };
-use crate::app::App;
+use crate::{app::App, events::stream_name::StreamName};
 
 /// A saga to start.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -39,6 +39,10 @@ pub struct StartSagaRequest {
     #[schema(required = true)]
     #[serde(deserialize_with = "any")]
     input: Value,
+    /// A stream whose state fills in what the input lacks.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, example = "cart-42")]
+    from: Option<String>,
 }
 
 /// The input as it was written.
@@ -77,9 +81,11 @@ pub async fn handle(
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let (key, prefer) = asked_in_headers(&req)?;
-    let StartSagaRequest { definition, version, mode, input: value } = form(body.value)?;
+    let StartSagaRequest { definition, version, mode, input: value, from } = form(body.value)?;
     let Verbatim { input } = serde_json::from_str(body.raw.get()).map_err(Problem::internal)?;
     let version = version.map(NonZeroU32::get);
     let mode = mode.map_or(Mode::Orchestrated, Mode::from);
-    start(&app, &context, Ask { definition, version, mode, input, value, key, prefer }).await
+    let no_stream = |reason: &str| Problem::in_field(Code::InvalidBody, "from", reason);
+    let from = from.map(|name| name.parse::<StreamName>().map_err(no_stream)).transpose()?;
+    start(&app, &context, Ask { definition, version, mode, input, value, from, key, prefer }).await
 }

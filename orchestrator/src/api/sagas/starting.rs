@@ -3,7 +3,7 @@
 //! Nothing is accepted before everything was checked. A start without a key is tried once; one with a key can be
 //! repeated whatever happened, see [`super::keyed`].
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 use serde_json::{Value, value::RawValue};
@@ -19,9 +19,9 @@ use super::{
         request::RequestContext,
         view::Saga,
     },
-    keyed, settled,
+    filled_in, keyed, settled,
 };
-use crate::{app::App, engine::is_settled, storage::PauseKind};
+use crate::{app::App, engine::is_settled, events::stream_name::StreamName, storage::PauseKind};
 
 /// A start that was asked for.
 #[derive(Debug)]
@@ -29,8 +29,11 @@ pub struct Ask {
     pub definition: String,
     pub version: Option<u32>,
     pub mode: Mode,
+    /// As it came, and what it means.
     pub input: Box<RawValue>,
     pub value: Value,
+    /// The stream whose state fills in what the input lacks.
+    pub from: Option<StreamName>,
     pub key: Option<String>,
     pub prefer: Prefer,
 }
@@ -38,8 +41,8 @@ pub struct Ask {
 /// How a start was answered for.
 #[derive(Debug)]
 pub enum Begun {
-    /// By this request, here or at another replica.
-    Now(Box<SagaRow>),
+    /// By this request, here or at another replica, with this input.
+    Now(Box<SagaRow>, Box<RawValue>),
     /// By an earlier request with the same key, or by this one when nobody could say so at first.
     Before(SagaId),
 }
@@ -56,14 +59,14 @@ pub async fn start(app: &App, context: &RequestContext, ask: Ask) -> Result<Http
         None => begin(app, context, &ask).await?,
     };
     match begun {
-        Begun::Now(row) => {
+        Begun::Now(row, input) => {
             // Whoever carried it out has waited, unless that one stopped or was lost sight of.
             if let Some(rest) = wait(app, &ask).and_then(|wait| wait.checked_sub(asked_at.elapsed()))
                 && !is_settled(row.status)
             {
                 settled::wait(app, row.id, rest).await;
             }
-            Ok(started(app, *row, &ask).await)
+            Ok(started(app, *row, input, &ask).await)
         }
         Begun::Before(saga) => replayed(app, saga, &ask).await,
     }
@@ -80,8 +83,9 @@ pub fn asked_in_headers(req: &HttpRequest) -> Result<(Option<String>, Prefer), P
 
 async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, Problem> {
     let request = request(app, context, ask).await?;
+    let input = request.input.clone();
     let row = app.router().start(request, wait(app, ask)).await.map_err(refusal::of_start)?;
-    Ok(Begun::Now(Box::new(row)))
+    Ok(Begun::Now(Box::new(row), input))
 }
 
 /// A checked request to the engine.
@@ -92,7 +96,14 @@ async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, 
 pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<StartRequest, Problem> {
     let definition = app.definition(&ask.definition, ask.version).await?;
     check_mode(&definition, ask.mode)?;
-    check_input(&definition, &ask.value)?;
+    let (input, value) = match &ask.from {
+        None => (ask.input.clone(), Cow::Borrowed(&ask.value)),
+        Some(stream) => {
+            let (input, value) = filled_in::from_stream(app, &definition, stream, &ask.input, &ask.value).await?;
+            (input, Cow::Owned(value))
+        }
+    };
+    check_input(&definition, &value)?;
     if app.pauses().is_paused(PauseKind::Definition, &definition.name) {
         let detail = format!("Definition {} is paused by an operator.", definition.name);
         return Err(Problem::new(Code::DefinitionPaused, detail).retry_after(30));
@@ -100,7 +111,7 @@ pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<S
     Ok(StartRequest {
         definition,
         mode: ask.mode,
-        input: ask.input.clone(),
+        input,
         key: ask.key.clone().map(|key| (key, fingerprint(ask))),
         correlation_id: context.correlation_id.to_string(),
         traceparent: context.traceparent.clone(),
@@ -154,6 +165,11 @@ pub fn fingerprint(ask: &Ask) -> [u8; 32] {
     digest.update(version);
     digest.update([0]);
     digest.update(canonical(&ask.value));
+    if let Some(stream) = &ask.from {
+        // Its name and not its state: a repeated start is the same one though the stream went on.
+        digest.update([0]);
+        digest.update(stream.to_string());
+    }
     digest.finalize().into()
 }
 
@@ -174,12 +190,12 @@ fn canonical(value: &Value) -> String {
 
 /// The answer to a start that was carried out. It is durable, so this does not fail: a saga that cannot be read now is
 /// told of by what is known here.
-async fn started(app: &App, row: SagaRow, ask: &Ask) -> HttpResponse {
+async fn started(app: &App, row: SagaRow, input: Box<RawValue>, ask: &Ask) -> HttpResponse {
     match app.saga(row.id).await {
         Ok(saga) => answer(saga, ask, Replayed::No),
         Err(problem) => {
             tracing::warn!(saga = %row.id, cause = problem.cause(), "a started saga could not be read");
-            answer(Saga::without_steps(row, ask.input.clone()), ask, Replayed::No)
+            answer(Saga::without_steps(row, input), ask, Replayed::No)
         }
     }
 }
@@ -230,6 +246,7 @@ mod tests {
             mode: Mode::Orchestrated,
             input: RawValue::from_string(value.to_string()).unwrap(),
             value,
+            from: None,
             key: None,
             prefer: Prefer::default(),
         }
@@ -246,5 +263,8 @@ mod tests {
         ] {
             assert_ne!(one, fingerprint(&ask(value, version)));
         }
+        let from = Some("cart-1".parse().unwrap());
+        let from_cart = Ask { from, ..ask(json!({"a": 1, "b": [1, {"d": 1, "c": 2}]}), None) };
+        assert_ne!(one, fingerprint(&from_cart));
     }
 }

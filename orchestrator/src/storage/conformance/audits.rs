@@ -12,7 +12,7 @@ use super::{
         audit::{self, Audit, Found, FoundEvent, FoundKey, FoundSaga, Place},
     },
     fixture::{Backend, Database, LEASE},
-    sample::{Saga, batch, owner},
+    sample::{Named, Saga, batch, mixed, owner},
 };
 
 const NIL: SagaId = SagaId::from_uuid(Uuid::nil());
@@ -91,6 +91,24 @@ pub async fn an_audit_sees_everything_page_by_page(database: &Database) {
     };
     assert_eq!(keys, [key]);
     assert!(audit.start_keys(("checkout", "key-1"), 10).await.unwrap().is_empty());
+}
+
+/// They lie in the same log, and are no saga's.
+pub async fn an_audit_sees_appended_events_too(database: &Database) {
+    let store = database.migrated(1).await;
+    let owned = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
+    let (mut saga, mut cart) = (Saga::new(0, 1), Named::new("cart", 0, 1));
+    let batch = mixed(&owned, vec![saga.create()], vec![cart.append(&["ItemAdded", "Emptied"])]);
+    store.commit(&batch).await.unwrap();
+    let audit = audit::open(&database.url).await.unwrap();
+    for limit in [1, 100] {
+        let (rows, events) = all_sagas(&*audit, limit).await;
+        assert_eq!(rows.len(), 1);
+        let found: Vec<_> =
+            events.iter().map(|event| (event.place.stream, event.place.version, event.recorded.is_some())).collect();
+        assert_eq!(found, [(saga.id(), 1, true), (saga.id(), 2, true), (cart.id, 1, false), (cart.id, 2, false)]);
+    }
+    assert_eq!(log(&*audit, Shard(0), 100, 100).await.len(), 4);
 }
 
 /// What a check is for: it must come through what should not be.

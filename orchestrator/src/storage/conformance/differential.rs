@@ -1,23 +1,26 @@
 //! The same history into both stores: the same answers, and the same content in the end.
 
+use std::sync::Arc;
+
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
 use skald_core::{
     ids::{Epoch, Shard},
-    shard::batch::{Batch, CommitError, Transition},
+    shard::batch::{Append, Batch, CommitError, Transition},
     state::Status,
 };
 
 use super::{
     super::{OwnedShard, SagaFilter, Store},
-    dump::dump,
+    dump::{dump, dump_log},
     fixture::{Backend, Database, LEASE},
-    sample::{START, Saga, batch, fences, owner},
+    sample::{Named, START, Saga, batch, fences, mixed, owner},
 };
 
 const SAGAS: usize = 6;
+const STREAMS: usize = 2;
 const KEYS: [&str; 3] = ["one", "two", "three"];
 
 /// What one saga of a batch attempts; whether that is legal depends on what came before.
@@ -46,11 +49,20 @@ enum Flaw {
 #[derive(Clone, Debug)]
 enum Act {
     Commit(Vec<(usize, Move)>),
+    /// So many events to a stream, with what may be wrong about it.
+    Append(usize, usize, Option<Wrong>),
     /// Under an epoch that is off by this.
     CommitStale(Vec<(usize, Move)>, i64),
     Take(&'static str),
     Renew(&'static str),
     Release(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    Version,
+    EventId,
+    Name,
 }
 
 fn moves() -> impl Strategy<Value = Move> {
@@ -74,8 +86,10 @@ fn acts() -> impl Strategy<Value = Act> {
     let single = (0..SAGAS, moves()).prop_map(|one| vec![one]);
     let some = prop_oneof![3 => single, 2 => several];
     let who = prop_oneof![Just("a"), Just("b")];
+    let wrong = prop::option::weighted(0.2, prop_oneof![Just(Wrong::Version), Just(Wrong::EventId), Just(Wrong::Name)]);
     prop_oneof![
         24 => some.clone().prop_map(Act::Commit),
+        12 => (0..STREAMS, 1..4_usize, wrong).prop_map(|(stream, events, wrong)| Act::Append(stream, events, wrong)),
         1 => (some, prop_oneof![Just(-1), Just(1)]).prop_map(|(moves, off)| Act::CommitStale(moves, off)),
         1 => who.clone().prop_map(Act::Take),
         1 => who.clone().prop_map(Act::Renew),
@@ -86,13 +100,19 @@ fn acts() -> impl Strategy<Value = Act> {
 /// What the writer believes.
 struct World {
     sagas: Vec<Saga>,
+    streams: Vec<Named>,
     owned: Vec<OwnedShard>,
 }
 
 impl World {
     fn new() -> Self {
         let sagas = (0..SAGAS as u64).map(|number| Saga::at(START, number, 0, 1)).collect();
-        Self { sagas, owned: vec![OwnedShard { shard: Shard(0), epoch: Epoch(1), head: 0, died: false }] }
+        let stream = |number| {
+            let name = Arc::from(format!("cart-{number}"));
+            Named { shard: Shard(0), id: Saga::at(START, 100 + number, 0, 1).id(), name, version: 0 }
+        };
+        let streams = (0..STREAMS as u64).map(stream).collect();
+        Self { sagas, streams, owned: vec![OwnedShard { shard: Shard(0), epoch: Epoch(1), head: 0, died: false }] }
     }
 
     /// The batch that the moves make, and the sagas as they will be if it succeeds.
@@ -101,6 +121,19 @@ impl World {
         let transitions = moves.iter().map(|(saga, attempt)| transition(&mut after[*saga], attempt)).collect();
         (batch(&self.owned, transitions), after)
     }
+}
+
+/// The append, and the stream as it will be if it succeeds.
+fn append(stream: &Named, events: usize, wrong: Option<Wrong>) -> (Append, Named) {
+    let mut after = stream.clone();
+    after.version += u64::from(matches!(wrong, Some(Wrong::Version)));
+    let mut append = after.append(&["ItemAdded", "ItemRemoved", "Emptied"][..events]);
+    match wrong {
+        Some(Wrong::EventId) => append.events[0].event_id = Arc::from("id-1"),
+        Some(Wrong::Name) => append.name = Arc::from("cart-0"),
+        Some(Wrong::Version) | None => {}
+    }
+    (append, after)
 }
 
 fn transition(saga: &mut Saga, attempt: &Move) -> Transition {
@@ -155,6 +188,14 @@ async fn act(store: &dyn Store, world: &mut World, act: &Act) -> String {
             }
             plain(&result)
         }
+        Act::Append(stream, events, wrong) => {
+            let (append, after) = append(&world.streams[*stream], *events, *wrong);
+            let result = store.commit(&mixed(&world.owned, vec![], vec![append])).await;
+            if result.is_ok() {
+                world.streams[*stream] = after;
+            }
+            plain(&result)
+        }
         Act::CommitStale(moves, off) => {
             let (mut batch, _) = world.batch(moves);
             for fence in &mut batch.fences {
@@ -187,6 +228,8 @@ async fn live(backend: Backend, history: &[Act]) -> String {
     }
     seen.push('\n');
     seen.push_str(&dump(&*store, &KEYS).await);
+    seen.push_str(&dump_log(&*store).await);
+    seen.push_str(&format!("{:?}\n", store.event_stats().await.unwrap().counts));
     seen.push_str(&format!("{:?}\n", store.unfinished(Shard(0), None, 100).await.unwrap()));
     for status in Status::ALL {
         let listed = store.list(&SagaFilter { statuses: vec![status], limit: 3, ..SagaFilter::default() }).await;

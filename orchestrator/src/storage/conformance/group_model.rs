@@ -260,7 +260,7 @@ impl World {
 #[test]
 fn every_event_is_handled_or_parked_and_each_stream_in_order_11() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16);
     let config = Config { cases, max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
     for backend in [Backend::Sqlite, Backend::Postgres] {
         TestRunner::new(config.clone())

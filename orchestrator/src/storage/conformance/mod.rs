@@ -130,6 +130,7 @@ on_both! {
     retention::an_archive_is_restored_into_an_empty_database,
     retention::holes_are_as_if_noted_one_by_one,
     audits::an_audit_sees_everything_page_by_page,
+    audits::an_audit_sees_appended_events_too,
     audits::an_audit_hands_over_what_should_not_be,
     audits::an_audit_refuses_a_database_that_is_not_migrated,
     audits::writers_go_on_while_an_audit_reads,

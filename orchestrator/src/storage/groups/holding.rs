@@ -86,8 +86,11 @@ impl Holding {
             .of_stream(stream)
             .any(|held| held.position < position && (held.status != HeldStatus::Retry || held.next_at > now));
         let status = if held_back { HeldStatus::Waiting } else { HeldStatus::Retry };
+        // Its time comes no later than that of those behind it: whoever takes the first ones due takes it with them.
+        let behind = self.of_stream(stream).filter(|held| held.position > position && held.status == HeldStatus::Retry);
+        let next_at = behind.map(|held| held.next_at).fold(now, Timestamp::min);
         let shard = self.cursor.shard;
-        self.hold(Held { shard, position, stream, status, tries: 0, next_at: now, error: None, held_at: now });
+        self.hold(Held { shard, position, stream, status, tries: 0, next_at, error: None, held_at: now });
     }
 
     pub fn into_change(self) -> Change {

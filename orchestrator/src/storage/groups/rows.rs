@@ -126,7 +126,7 @@ pub trait GroupRows: Send + Sync {
     /// Which of these streams have held events.
     async fn held_streams(&self, group: &str, streams: &[(Shard, SagaId)]) -> Result<HashSet<SagaId>, StoreError>;
 
-    /// Held events of these shards whose time has come, by shard and position.
+    /// Held events of these shards whose time has come, those first that waited longest; by shard and position.
     async fn due(&self, group: &str, shards: &[Shard], now: Timestamp, limit: u32) -> Result<Vec<Held>, StoreError>;
 
     /// The held events of these streams by position, of each at most [`HELD_OF_STREAM_MAX`].

@@ -63,7 +63,7 @@ pub(super) const VIEW: &str = "
                AS members_until_us,
            coalesce((SELECT true FROM consumer_held
                      WHERE group_name = $1 AND status = 'retry' AND next_at_us <= (SELECT skald_now_us())
-                     LIMIT 1), false) AS due,
+                     ORDER BY next_at_us LIMIT 1), false) AS due,
            (SELECT next_at_us FROM consumer_held
             WHERE group_name = $1 AND status = 'retry' AND next_at_us > (SELECT skald_now_us())
             ORDER BY next_at_us LIMIT 1) AS next_due_us,
@@ -79,11 +79,13 @@ pub(super) const VIEW: &str = "
     ORDER BY c.shard";
 
 pub(super) const DUE: &str = "
-    SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
-    FROM consumer_held
-    WHERE group_name = $1 AND status = 'retry' AND next_at_us <= $3 AND shard = ANY($2::integer[])
-    ORDER BY shard, position
-    LIMIT $4";
+    SELECT *
+    FROM (SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
+          FROM consumer_held
+          WHERE group_name = $1 AND status = 'retry' AND next_at_us <= $3 AND shard = ANY($2::integer[])
+          ORDER BY next_at_us, shard, position
+          LIMIT $4) AS h
+    ORDER BY shard, position";
 
 pub(super) const HELD: &str = "
     SELECT h.*

@@ -199,20 +199,24 @@ pub async fn events_at(
     shard: Shard,
     positions: &[i64],
 ) -> Result<Vec<LogEvent>, StoreError> {
-    let sql = format!(
+    let found = sessions
+        .ask(async |session| {
+            let query = sqlx::query(AssertSqlSafe(events_at_sql())).bind(i32::from(shard.0)).bind(positions);
+            read(&query.fetch_all(session).await.map_err(failed)?)
+        })
+        .await?;
+    complete(sessions, remembered, found).await
+}
+
+/// A lookup for each position.
+pub(super) fn events_at_sql() -> String {
+    format!(
         "SELECT {LOG_COLUMNS}
          FROM unnest($2::bigint[]) AS a (position)
          CROSS JOIN LATERAL (
              SELECT * FROM events AS e WHERE e.shard = $1 AND e.position = a.position LIMIT 1
          ) AS e"
-    );
-    let found = sessions
-        .ask(async |session| {
-            let query = sqlx::query(AssertSqlSafe(sql)).bind(i32::from(shard.0)).bind(positions);
-            read(&query.fetch_all(session).await.map_err(failed)?)
-        })
-        .await?;
-    complete(sessions, remembered, found).await
+    )
 }
 
 fn read(rows: &[PgRow]) -> Result<Vec<LogRecord>, StoreError> {

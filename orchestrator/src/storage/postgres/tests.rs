@@ -1,15 +1,12 @@
 //! What only PostgreSQL has: sessions that die, plans, partitions, replicas.
 
+mod plans;
+
 use std::{pin::Pin, time::Duration};
 
-use skald_core::{
-    ids::Shard,
-    shard::batch::{CommitError, Transition},
-    state::Status,
-    time::{Millis, Timestamp},
-};
+use skald_core::{ids::Shard, shard::batch::CommitError, time::Millis};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Postgres, QueryBuilder,
+    Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -20,17 +17,14 @@ use tokio::{
 
 use super::{
     super::{
-        SagaFilter, Store, StoreOptions,
+        Store, StoreOptions,
         conformance::{
             dump::dump,
             fixture::{Backend, Database, LEASE},
             sample::{Saga, batch, fences, owner},
         },
-        listing::push_list,
     },
     CONNECT_TIMEOUT, PostgresStore, Sessions,
-    commit::{COMMIT, writer_session},
-    reader_session,
 };
 
 async fn store(database: &Database, shards: u16, lease: Millis) -> PostgresStore {
@@ -299,108 +293,6 @@ async fn a_database_that_takes_no_writes_fails_the_ping() {
     assert!(second.ping().await.is_err());
     let result = second.commit(&batch(&[], vec![Saga::new(0, 1).create()])).await;
     assert!(matches!(&result, Err(CommitError::NotApplied(text)) if text.contains("25006")), "{result:?}");
-}
-
-/// Fills the database with ended sagas, of which few are not `completed`, and some unfinished ones.
-async fn fill(store: &PostgresStore, sagas: usize) -> Vec<Saga> {
-    let owned = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
-    let now = store.now().await.unwrap();
-    let mut all: Vec<Saga> = (0..sagas as u64)
-        .map(|number| {
-            let at = Timestamp::from_micros(now.as_micros() + i64::try_from(number).unwrap() * 1000);
-            let mut saga = Saga::at(at, number, u16::try_from(number % 2).unwrap(), 2);
-            saga.row.definition = if number % 500 == 0 { "rare" } else { "checkout" }.into();
-            saga
-        })
-        .collect();
-    for chunk in all.chunks_mut(1000) {
-        store.commit(&batch(&owned, chunk.iter_mut().map(Saga::create).collect())).await.unwrap();
-        let ended = chunk.iter_mut().enumerate().filter_map(|(number, saga)| match number % 100 {
-            0 => Some(saga.park()),
-            1 => Some(saga.end(Status::Compensated)),
-            2 => None,
-            _ => Some(saga.complete()),
-        });
-        let ended: Vec<Transition> = ended.collect();
-        store.commit(&batch(&owned, ended)).await.unwrap();
-    }
-    all
-}
-
-/// The plan of a statement that takes parameters, in a session like the writer's.
-async fn commit_plan(connection: &mut PgConnection) -> String {
-    let nulls = vec!["NULL"; 31].join(", ");
-    let sql = AssertSqlSafe(format!("EXPLAIN EXECUTE skald_commit ({nulls})"));
-    let lines: Vec<(String,)> = sqlx::raw_sql(sql)
-        .fetch_all(connection)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| sqlx::FromRow::from_row(row).unwrap())
-        .collect();
-    lines.into_iter().map(|(line,)| line + "\n").collect()
-}
-
-/// A plan made while the tables were empty must not scan them once they are not.
-#[tokio::test]
-async fn the_commits_plan_goes_by_indexes_whatever_the_tables_hold() {
-    let database = Database::create(Backend::Postgres).await;
-    let store = store(&database, 2, Millis(60_000)).await;
-    let mut session = writer_session(&database.url.parse().unwrap(), LEASE).connect().await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(format!("PREPARE skald_commit AS {COMMIT}"))).execute(&mut session).await.unwrap();
-    let empty = commit_plan(&mut session).await;
-    fill(&store, 20_000).await;
-    let stale = commit_plan(&mut session).await;
-    database.execute("ANALYZE").await.unwrap();
-    let fresh = commit_plan(&mut session).await;
-    for plan in [empty, stale, fresh] {
-        for bad in ["Seq Scan", "Hash Join", "Merge Join", "Bitmap"] {
-            assert!(!plan.contains(bad), "{bad} in\n{plan}");
-        }
-        assert!(plan.contains("Index Scan using sagas_default_pkey"), "{plan}");
-        assert!(plan.contains("Index Scan using shards_pkey"), "{plan}");
-        let on_sagas = plan.lines().filter(|line| line.contains(" on sagas_") && line.contains("Scan"));
-        for scan in on_sagas {
-            assert!(scan.contains("_pkey on sagas_"), "{scan} in\n{plan}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn lists_go_by_indexes() {
-    let database = Database::create(Backend::Postgres).await;
-    let store = store(&database, 2, Millis(60_000)).await;
-    let sagas = fill(&store, 20_000).await;
-    database.execute("ANALYZE").await.unwrap();
-    let any = || SagaFilter { limit: 50, ..SagaFilter::default() };
-    let middle = sagas[10_000].row.clone();
-    let filters = [
-        any(),
-        SagaFilter { before: Some(middle.id), ..any() },
-        SagaFilter { statuses: vec![Status::Completed], ..any() },
-        SagaFilter { statuses: vec![Status::Parked], ..any() },
-        SagaFilter { statuses: Status::ALL.to_vec(), before: Some(middle.id), ..any() },
-        SagaFilter { definition: Some("rare".to_owned()), ..any() },
-        SagaFilter { definition: Some("nothing".to_owned()), ..any() },
-        SagaFilter { correlation_id: Some(middle.correlation_id.to_string()), ..any() },
-        SagaFilter { state: Some("PARKED".to_owned()), ..any() },
-        SagaFilter { created_after: Some(middle.created_at), ..any() },
-        SagaFilter { created_before: Some(middle.created_at), ..any() },
-        SagaFilter { mode: Some(skald_core::event::Mode::Choreographed), ..any() },
-    ];
-    let mut session = reader_session(&database.url.parse().unwrap()).connect().await.unwrap();
-    for filter in filters {
-        let mut query = QueryBuilder::<Postgres>::new("EXPLAIN (ANALYZE, TIMING OFF) ");
-        assert!(push_list(&mut query, &filter));
-        let lines: Vec<(String,)> = query.build_query_as().fetch_all(&mut session).await.unwrap();
-        let plan: String = lines.into_iter().map(|(line,)| line + "\n").collect();
-        assert!(!plan.contains("Seq Scan"), "{filter:?}\n{plan}");
-        let filtered: usize = plan
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Rows Removed by Filter: ")?.parse::<usize>().ok())
-            .sum();
-        assert!(filtered < 2000, "{filter:?} looks at {filtered} rows in vain\n{plan}");
-    }
 }
 
 #[tokio::test]

@@ -82,11 +82,13 @@ impl GroupRows for SqliteStore {
             return Ok(Vec::new());
         }
         let rows: Vec<HeldRecord> = sqlx::query_as(
-            "SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
-             FROM consumer_held
-             WHERE group_name = ?1 AND status = 'retry' AND next_at_us <= ?2 AND shard = 0
-             ORDER BY position
-             LIMIT ?3",
+            "SELECT *
+             FROM (SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
+                   FROM consumer_held
+                   WHERE group_name = ?1 AND status = 'retry' AND next_at_us <= ?2 AND shard = 0
+                   ORDER BY next_at_us, position
+                   LIMIT ?3)
+             ORDER BY position",
         )
         .bind(group)
         .bind(now.as_micros())

@@ -15,7 +15,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer may take, beyond what the request itself asks to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-const PAGE: u32 = 500;
+/// The most that the store gives at once.
+const PAGE: u32 = 250;
 const DETAIL_CHARS_MAX: usize = 500;
 
 /// Reads from and appends to one Skald. Cloning gives another handle on the same connections.

@@ -78,6 +78,33 @@ pub struct ReactorOptions {
 
 /// A reactor that is ready to start. Its database needs a [`Relay`](crate::outbox::Relay) with its
 /// [`refusals`](Reactor::refusals), or nobody hears of what it does.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use skald_kit::bus::{GroupOptions, HttpGroup};
+/// use skald_kit::outbox::{Relay, RelayOptions};
+/// use skald_kit::reactor::{Operations, Reactor, ReactorOptions};
+/// use skald_kit::{Barrier, IntakeOptions, Unobserved, events::Client};
+///
+/// # async fn example(barrier: Barrier, operations: Arc<dyn Operations>) -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new("http://127.0.0.1:7070")?;
+/// let reactor = Reactor::new(ReactorOptions {
+///     service: "catalog".to_owned(), // what definitions call this service
+///     barrier: barrier.clone(),
+///     operations, // your implementation of `Operations`: finds the handler by method and path
+///     client: client.clone(),
+///     observer: Arc::new(Unobserved),
+///     intake: IntakeOptions::default(),
+/// })
+/// .await?;
+/// let relay = Relay::start(
+///     barrier.db().clone(), client.clone(), reactor.refusals(), Arc::new(Unobserved), RelayOptions::default(),
+/// )
+/// .await?;
+/// let group = GroupOptions { filter: Reactor::filter(), ..GroupOptions::new("reactor-catalog", "this-process") };
+/// let reacting = reactor.start(Arc::new(HttpGroup::new(client, group)));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Reactor {
     core: Arc<Core>,

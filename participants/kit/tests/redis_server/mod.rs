@@ -1,5 +1,6 @@
 //! A Redis of one test, on a socket in a folder of its own. It ends with the test process, in whatever way that ends.
 
+#![allow(dead_code, reason = "two test crates share this, and each uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "test support fails by panicking")]
 
 use std::{

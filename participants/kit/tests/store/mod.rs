@@ -1,6 +1,7 @@
 //! A small event store that keeps to Skald's HTTP contract, in this process: streams, consumer groups, and, when a test
 //! wants them, faults. With a Redis it publishes there too, as Skald's relay does.
 
+#![allow(dead_code, reason = "two test crates share this, and each uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "test support fails by panicking")]
 
 pub mod groups;

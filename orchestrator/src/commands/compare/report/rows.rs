@@ -79,10 +79,15 @@ fn written(label: &'static str, unit: Unit, values: &[Option<f64>]) -> Row {
     let cell = |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), |value| unit.write(value));
     let change = match (unit, values) {
         (Unit::Count | Unit::Percent, _) => String::new(),
-        (_, [Some(first), Some(second)]) if *first > 0.0 => format!("{:+.0} %", (second / first - 1.0) * 100.0),
+        (_, [Some(first), Some(second)]) if *first > 0.0 => change(second / first),
         _ => String::new(),
     };
     Row { label, cells: values.iter().map(cell).collect(), change }
+}
+
+fn change(factor: f64) -> String {
+    // Per cent say nothing any more.
+    if factor >= 10.0 { format!("x {factor:.0}") } else { format!("{:+.0} %", (factor - 1.0) * 100.0) }
 }
 
 impl Unit {
@@ -152,4 +157,16 @@ fn agreement(report: &Report) -> String {
     ];
     let aside = aside.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("; {count} {what}"));
     format!("final states (invariant 13): {verdict}{}", aside.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_in_per_cent_until_that_says_nothing() {
+        for (factor, text) in [(1.0, "+0 %"), (0.0, "-100 %"), (2.551, "+155 %"), (10.0, "x 10"), (678.4, "x 678")] {
+            assert_eq!(change(factor), text);
+        }
+    }
 }

@@ -7,9 +7,7 @@ use super::{
     super::projection::{Changes, Projection},
     Order, data, total,
 };
-
-/// Where an order is sold that names no store.
-const STORE_DEFAULT: &str = "default";
+use crate::catalog::STORE_DEFAULT;
 
 /// Under `STORE:YYYY-MM-DD`: orders, items, and revenue in minor units.
 #[derive(Debug)]

@@ -153,9 +153,9 @@ fn sales_are_counted_on_the_day_on_which_they_were_completed() {
     told.extend(completed("saga-cc"));
     told.extend(completed("saga-dd"));
     let rows = rows(&sales::SalesByStoreAndDay, &log(&told));
-    let day = |day: &str, count: i64| json!({"day": day, "store_id": "default", "orders": count, "items": 3 * count, "revenue": 500 * count});
-    assert_eq!(row(&rows, "default:2026-01-31", ""), &day("2026-01-31", 1));
-    assert_eq!(row(&rows, "default:2026-02-01", ""), &day("2026-02-01", 2));
+    let day = |day: &str, count: i64| json!({"day": day, "store_id": "s-main", "orders": count, "items": 3 * count, "revenue": 500 * count});
+    assert_eq!(row(&rows, "s-main:2026-01-31", ""), &day("2026-01-31", 1));
+    assert_eq!(row(&rows, "s-main:2026-02-01", ""), &day("2026-02-01", 2));
     assert_eq!(rows.len(), 2);
 }
 
