@@ -1,8 +1,9 @@
 //! Publishing events to Redis Streams, beside the log.
 //!
 //! After the commit, never with it: the relay reads the log like any other reader and goes on from where it last was, so
-//! that nothing is missed whatever dies in between. What was published and not yet noted comes again: consumers know an
-//! event by its stream and version. The log stays the truth; Redis keeps the newest events only.
+//! that nothing is missed whatever dies in between. Where that is, Redis itself says, in `skald:relayed`: what it loses, it
+//! forgets to have. One that is empty is given the newest events once more. Consumers know an event by its stream and
+//! version, so what comes twice does no harm. The log stays the truth; Redis keeps the newest events only.
 //!
 //! Every replica relays the shards that it owns, so that each event is published once as long as nothing changes hands.
 
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, streams::StreamMaxlen};
+use redis::{AsyncCommands as _, AsyncConnectionConfig, Client, aio::MultiplexedConnection, streams::StreamMaxlen};
 use skald_core::ids::Shard;
 use tokio::{sync::watch, time::Instant};
 
@@ -24,8 +25,10 @@ use crate::{
     },
 };
 
-/// The name under which the relay notes how far it is.
+/// The name under which the database notes how far the relay is, for whoever removes events.
 const BUS: &str = "redis";
+/// A hash in Redis: up to which position it has been given each shard.
+const RELAYED: &str = "skald:relayed";
 /// Events published together.
 const PAGE: u32 = 500;
 /// How long to wait after a failure, and how old a look at who owns what may be.
@@ -140,14 +143,17 @@ impl Relay {
         let LogPage { events, read_to, more } = self.parts.log.log(&query).await?;
         if !events.is_empty() {
             let mut batch = redis::pipe();
+            batch.atomic();
             let length = StreamMaxlen::Approx(usize::try_from(self.parts.keep).unwrap_or(usize::MAX));
             for event in events {
                 let stream = format!("skald:events:{}", event.shard.0);
                 let event = serde_json::to_string(&CloudEvent::try_from(event)?).expect("an event has string keys");
                 batch.xadd_maxlen(stream, length, "*", &[("event", event)]).ignore();
             }
-            let mut connection = self.connect().await?;
-            let () = batch.query_async(&mut connection).await?;
+            for (shard, position) in &read_to {
+                batch.hset(RELAYED, shard.0, position).ignore();
+            }
+            let () = batch.query_async(&mut self.connect().await?).await?;
         }
         if read_to != self.relayed {
             self.parts.log.note_relayed(BUS, &read_to).await?;
@@ -156,7 +162,7 @@ impl Relay {
         Ok(more)
     }
 
-    /// Looks now and then which shards are this replica's, and how far those have been published that are so newly.
+    /// Looks now and then which shards are this replica's, and how far Redis has been given them.
     async fn look(&mut self) -> Result<(), RelayError> {
         if self.looked_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return Ok(());
@@ -164,12 +170,15 @@ impl Relay {
         let shards = self.parts.store.shards().await?;
         let mine = |owner: &Option<String>| owner.as_deref() == Some(&*self.parts.owner_id);
         let owned: BTreeSet<Shard> = shards.into_iter().filter(|row| mine(&row.owner)).map(|row| row.shard).collect();
-        if owned != self.owned {
-            let noted = self.parts.log.relayed(BUS).await?;
-            let place = |shard: &Shard| self.relayed.get(shard).or_else(|| noted.get(shard)).copied().unwrap_or(0);
-            self.relayed = owned.iter().map(|shard| (*shard, place(shard))).collect();
-            self.owned = owned;
-        }
+        let heads = self.parts.log.heads().await?;
+        let noted: BTreeMap<u16, i64> = self.connect().await?.hgetall(RELAYED).await?;
+        let keep = i64::try_from(self.parts.keep).unwrap_or(i64::MAX);
+        let place = |shard: &Shard| {
+            let newest = heads.get(shard).copied().unwrap_or(0).saturating_sub(keep).max(0);
+            noted.get(&shard.0).copied().unwrap_or(newest)
+        };
+        self.relayed = owned.iter().map(|shard| (*shard, place(shard))).collect();
+        self.owned = owned;
         self.looked_at = Some(Instant::now());
         Ok(())
     }

@@ -230,7 +230,7 @@ pub struct CompareArgs {
     pub declined: u8,
     /// What goes wrong at the demo services meanwhile, as in lose_reply=5%,delay=20%:50ms
     ///
-    /// Faults: delay=RATE:DURATION, unavailable=RATE[:DURATION], error_500, lose_reply, duplicate and hang=RATE, for each
+    /// Faults: delay=RATE:DURATION, unavailable=RATE or =RATE:DURATION, error_500, lose_reply, duplicate and hang=RATE, for each
     /// call. What was set before is set again at the end, also when interrupted.
     #[arg(long, value_name = "FAULTS", default_value = "")]
     pub faults: FaultMix,

@@ -41,7 +41,7 @@ struct Arguments {
     /// Where to take events from: redis://HOST, or Skald itself unless given.
     #[arg(long, requires = "skald_url")]
     bus: Option<String>,
-    /// Notification: where to send messages, smtp://[USER:PASSWORD@]HOST[:PORT]; they only go to a table unless given.
+    /// Notification: where to send messages, smtp://USER:PASSWORD@HOST:PORT, without user or port if there is none; they only go to a table unless given.
     #[arg(long, env = "SKALD_PARTICIPANT_SMTP", hide_env_values = true)]
     smtp: Option<String>,
     /// Notification: whom messages come from.

@@ -9,7 +9,11 @@ use std::{
 
 use serde::Serialize;
 use serde_json::json;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use uuid::Uuid;
 
 use super::{
     judge::{self, Judged},
@@ -29,8 +33,10 @@ use crate::harness::{
 
 const SAGAS: usize = 600;
 const PACE: f64 = 25.0;
-const DISK_MIB: u32 = 64;
-/// The log has room of its own that it uses up first.
+const DISK_MIB: u32 = 160;
+/// The log has room of its own that is used up first, by events of this size.
+const LARGE: usize = 500_000;
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 const RED_WITHIN: Duration = Duration::from_secs(90);
 const FULL_FOR: Duration = Duration::from_secs(1);
 const FULL_BEYOND_LEASE_FOR: Duration = Duration::from_secs(7);
@@ -120,10 +126,22 @@ impl Embedded {
         self.skald.ready().await;
     }
 
-    /// Fills the disk until Skald has noticed. What the log has already taken it may still use, so that takes a while.
+    async fn append_a_large_event(&self) {
+        let event = json!({"event_id": Uuid::now_v7(), "type": "Large", "data": {"text": "x".repeat(LARGE)}});
+        let body = json!({"expected_version": "any", "events": [event]});
+        let append = self.skald.client.post("/streams/large-events/events", &body);
+        // While commits do not get through, it waits.
+        if let Ok(answer) = timeout(ANSWER_MAX, append).await {
+            assert!(matches!(answer.status, 201 | 503), "{}: {}", answer.status, answer.text);
+        }
+    }
+
+    /// Fills the disk until Skald has noticed. What the log has already taken it may still use: large events take that, for
+    /// the load may be over by now.
     async fn until_red(&self, disk: &SmallDisk) {
         eventually("readiness is red on a full disk", RED_WITHIN, async || {
             disk.fill();
+            self.append_a_large_event().await;
             let ready = self.skald.client.get("/readyz?verbose").await;
             met(ready.status == 503, || ready.text)
         })

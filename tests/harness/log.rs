@@ -21,6 +21,8 @@ use super::{checker::Start, database::Database, effects::Fate};
 #[derive(Debug)]
 pub struct Log {
     streams: BTreeMap<SagaId, Vec<Recorded>>,
+    /// All events of each shard, by position; also those of streams that are no saga's.
+    shards: BTreeMap<Shard, Vec<Entry>>,
     /// Rows, column by column in the order of [`COLUMNS`].
     rows: BTreeMap<SagaId, Columns>,
     /// The last position of each shard.
@@ -28,6 +30,15 @@ pub struct Log {
     definitions: BTreeMap<(String, u32), Definition>,
     /// Saga by definition and key.
     start_keys: BTreeMap<(String, String), SagaId>,
+}
+
+/// Where an event lies.
+#[derive(Debug)]
+struct Entry {
+    position: i64,
+    epoch: Epoch,
+    stream: Uuid,
+    version: i64,
 }
 
 type Columns = [Option<String>; 12];
@@ -51,6 +62,7 @@ impl Log {
     pub async fn read(database: &Database) -> Self {
         let mut log = Self {
             streams: read_streams(database).await,
+            shards: read_shards(database).await,
             rows: read_rows(database).await,
             heads: BTreeMap::new(),
             definitions: BTreeMap::new(),
@@ -150,13 +162,8 @@ impl Log {
 
     /// The stream and version at each position from 1, per shard.
     pub fn by_position(&self) -> BTreeMap<i32, Vec<(Uuid, i64)>> {
-        let mut shards: BTreeMap<i32, BTreeMap<i64, (Uuid, i64)>> = BTreeMap::new();
-        for recorded in self.streams.values().flatten() {
-            let version = i64::try_from(recorded.version).expect("versions are small");
-            let event = (recorded.stream.as_uuid(), version);
-            shards.entry(recorded.shard.0.into()).or_default().insert(recorded.position, event);
-        }
-        shards.into_iter().map(|(shard, events)| (shard, events.into_values().collect())).collect()
+        let events = |entries: &Vec<Entry>| entries.iter().map(|entry| (entry.stream, entry.version)).collect();
+        self.shards.iter().map(|(shard, entries)| (shard.0.into(), events(entries))).collect()
     }
 
     /// What the log holds of a saga, a line each.
@@ -177,22 +184,17 @@ impl Log {
     /// Invariants 7 and 9: positions of a shard are 1 to its head, and epochs only grow along them.
     fn of_positions(&self) -> Vec<String> {
         let mut violations = Vec::new();
-        let mut shards: BTreeMap<Shard, Vec<(i64, Epoch)>> = BTreeMap::new();
-        for recorded in self.streams.values().flatten() {
-            shards.entry(recorded.shard).or_default().push((recorded.position, recorded.epoch));
-        }
-        for (shard, mut positions) in shards {
-            positions.sort_unstable();
-            let gap = positions.iter().zip(1..).find(|((position, _), expected)| position != expected);
-            if let Some(((found, _), expected)) = gap {
-                violations.push(format!("7: shard {shard} has position {found} where {expected} should be"));
+        for (shard, entries) in &self.shards {
+            let gap = entries.iter().zip(1..).find(|(entry, expected)| entry.position != *expected);
+            if let Some((Entry { position, .. }, expected)) = gap {
+                violations.push(format!("7: shard {shard} has position {position} where {expected} should be"));
             }
-            let head = self.heads.get(&shard).copied().unwrap_or(0);
-            if positions.len() as i64 != head {
-                violations.push(format!("7: shard {shard} has {} events, its head is {head}", positions.len()));
+            let head = self.heads.get(shard).copied().unwrap_or(0);
+            if entries.len() as i64 != head {
+                violations.push(format!("7: shard {shard} has {} events, its head is {head}", entries.len()));
             }
-            if let Some([before, after]) = positions.array_windows().find(|[before, after]| before.1 > after.1) {
-                violations.push(format!("9: shard {shard} goes back from epoch {} to {}", before.1, after.1));
+            if let Some([before, after]) = entries.array_windows().find(|[before, after]| before.epoch > after.epoch) {
+                violations.push(format!("9: shard {shard} goes back from epoch {} to {}", before.epoch, after.epoch));
             }
         }
         violations
@@ -264,7 +266,7 @@ async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
     let sql = format!(
         "SELECT {}, CAST(version AS TEXT), CAST(shard AS TEXT), CAST(position AS TEXT), CAST(epoch AS TEXT), kind, type,
                 CAST(occurred_at_us AS TEXT), actor, CAST(schema_version AS TEXT), data
-         FROM events",
+         FROM events WHERE kind <> 'Appended'",
         database.id_text("stream")
     );
     let mut streams: BTreeMap<SagaId, Vec<Recorded>> = BTreeMap::new();
@@ -289,6 +291,21 @@ async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
         stream.sort_by_key(|recorded| recorded.version);
     }
     streams
+}
+
+async fn read_shards(database: &Database) -> BTreeMap<Shard, Vec<Entry>> {
+    let sql = format!(
+        "SELECT CAST(shard AS TEXT), CAST(position AS TEXT), CAST(epoch AS TEXT), {}, CAST(version AS TEXT)
+         FROM events ORDER BY events.shard, events.position",
+        database.id_text("stream")
+    );
+    let mut shards: BTreeMap<Shard, Vec<Entry>> = BTreeMap::new();
+    for [shard, position, epoch, stream, version] in database.texts(sql).await {
+        let stream = text(stream).parse().expect("a stream's id is a UUID");
+        let entry = Entry { position: number(position), epoch: Epoch(number(epoch)), stream, version: number(version) };
+        shards.entry(Shard(number(shard))).or_default().push(entry);
+    }
+    shards
 }
 
 fn text(column: Option<String>) -> String {

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    postgres, redis,
-    run::{cargo, check, watch},
+    postgres::{self, apt_install, may_install},
+    redis,
+    run::{cargo, check, command, succeeds, watch},
 };
 
 /// Counts over all test binaries.
@@ -23,6 +24,7 @@ struct Tally {
 pub fn run(filter: &[String]) -> Result<()> {
     postgres::ensure_installed()?;
     redis::ensure_installed()?;
+    ensure_tutorial_runs()?;
     // The end-to-end tests start the real programs, which `cargo test` alone would not all build.
     check(cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
     let mut tally = Tally::default();
@@ -32,6 +34,18 @@ pub fn run(filter: &[String]) -> Result<()> {
     println!("\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
     ensure!(passed && tally.failed == 0, "the tests failed");
     ensure!(tally.passed > 0, "no test ran");
+    Ok(())
+}
+
+/// What the tutorial in docs/EVENTS.md asks its readers to have, and a test runs it.
+fn ensure_tutorial_runs() -> Result<()> {
+    for program in ["bash", "curl", "python3"] {
+        let is_installed = || succeeds(command(program).arg("--version"));
+        if !is_installed() && may_install() {
+            apt_install(&[program])?;
+        }
+        ensure!(is_installed(), "the tests need {program}: install it and have it in PATH");
+    }
     Ok(())
 }
 

@@ -214,7 +214,7 @@ mod tests {
     fn every_single_fault_up_to_two_steps_keeps_the_invariants() {
         let counts = run(2, Modes::Both, 2);
         assert!(counts.failures.is_empty(), "{}: {}", counts.failures[0].0, counts.failures[0].1);
-        assert_eq!((counts.definitions, counts.paths), (5, 26));
+        assert_eq!((counts.definitions, counts.paths), (5, 25));
         assert!(counts.histories > 5 * counts.points, "{counts:?}");
     }
 

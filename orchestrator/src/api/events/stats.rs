@@ -30,8 +30,8 @@ pub struct EventStatistics {
     pub bytes: u64,
     /// Events per second, over up to a minute before this call; 0 at the first.
     pub rate: f64,
-    /// The last position of each shard.
-    pub heads: BTreeMap<u16, i64>,
+    /// The last position of each shard, by its number.
+    pub heads: BTreeMap<String, i64>,
     /// The same as a place in the log: what comes after it is new.
     #[schema(example = "p8a01")]
     pub cursor: String,
@@ -95,7 +95,7 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
         uncounted,
         bytes,
         rate: app.events_seen().rate(Instant::now(), total),
-        heads: heads.iter().map(|(shard, head)| (shard.0, *head)).collect(),
+        heads: heads.iter().map(|(shard, head)| (shard.0.to_string(), *head)).collect(),
         cursor: Place(heads).to_string(),
     }))
 }

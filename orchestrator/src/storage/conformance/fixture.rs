@@ -117,7 +117,7 @@ fn server_url() -> (String, String) {
     ("postgres://postgres@localhost".to_owned(), format!("?host={}", folder.display()))
 }
 
-/// A throwaway server; its folder holds the socket too.
+/// A throwaway server; its folder holds the socket too. Statistics change only when a test says so, and plans with them.
 #[derive(Debug)]
 struct Server {
     folder: PathBuf,
@@ -134,7 +134,7 @@ impl Server {
              cd {folder}
              {bin}/initdb -D data -U postgres -A trust -E UTF8 --locale=C --no-sync >initdb.log 2>&1 &&
              {bin}/pg_ctl -D data -l server.log -w -t 60 \
-                 -o \"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=300\" start >start.log 2>&1 &&
+                 -o \"-k {folder} -c listen_addresses='' -c fsync=off -c autovacuum=off -c max_connections=300\" start >start.log 2>&1 &&
              echo ready
              cat >/dev/null
              {bin}/pg_ctl -D data -m immediate stop >/dev/null 2>&1
