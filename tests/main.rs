@@ -25,6 +25,7 @@ mod operators;
 mod pausing;
 mod poison;
 mod replicas;
+mod retention;
 mod starts;
 mod stream;
 mod tutorial;

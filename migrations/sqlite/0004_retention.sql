@@ -29,7 +29,7 @@ CREATE TABLE log_holes (
 
 -- Who may archive and remove: one at a time.
 CREATE TABLE retention_lease (
-    one      INTEGER PRIMARY KEY NOT NULL DEFAULT 1 CHECK (one = 1),
+    one      INTEGER PRIMARY KEY NOT NULL CHECK (one = 1),
     holder   TEXT NOT NULL,
     until_us INTEGER NOT NULL
 );

@@ -380,16 +380,29 @@ impl App {
 
     /// Why there is nothing of a saga: there is none, or retention removed it.
     pub async fn no_saga(&self, id: SagaId) -> Problem {
-        let retention = Arc::clone(&self.parts.retention);
-        match self.ask(async move { retention.is_removed(id).await }).await {
+        match self.is_removed(id).await {
             Ok(false) => Problem::new(Code::SagaNotFound, format!("There is no saga {id}.")),
-            Ok(true) => {
-                let detail = format!("If there was a saga {id}, it ended long ago and was moved to the archive.");
-                Problem::new(Code::SagaRemoved, detail)
-            }
+            Ok(true) => saga_removed(id),
             Err(problem) => problem,
         }
     }
+
+    /// Whether a saga of which there is nothing may have been removed by retention.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn is_removed(&self, id: SagaId) -> Result<bool, Problem> {
+        let retention = Arc::clone(&self.parts.retention);
+        self.ask(async move { retention.is_removed(id).await }).await
+    }
+}
+
+/// What clients are told of a saga that is in the archive.
+#[must_use]
+pub fn saga_removed(id: SagaId) -> Problem {
+    let detail = format!("If there was a saga {id}, it ended long ago and was moved to the archive.");
+    Problem::new(Code::SagaRemoved, detail)
 }
 
 fn unavailable() -> Problem {

@@ -1,12 +1,12 @@
 //! `skald retain`: archives and removes what is old, once.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use uuid::Uuid;
 
 use super::service::open_store;
-use crate::{cli::RetainArgs, retention::Retain};
+use crate::{cli::RetainArgs, metrics::Metrics, retention::Retain};
 
 pub fn run(args: &RetainArgs) -> anyhow::Result<ExitCode> {
     let config = super::load(&args.file, args.flags())?;
@@ -15,7 +15,9 @@ pub fn run(args: &RetainArgs) -> anyhow::Result<ExitCode> {
     let report = super::runtime()?.block_on(async {
         let store = open_store(&config).await?;
         let holder = Uuid::new_v4().to_string();
-        anyhow::Ok(Retain { store, folder, age, holder, dry_run: args.dry_run }.run().await?)
+        let (categories, metrics) = (config.retention.streams.clone(), Arc::new(Metrics::new()));
+        let retain = Retain { store, folder, age, categories, holder, dry_run: args.dry_run, metrics };
+        anyhow::Ok(retain.run().await?)
     })?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);

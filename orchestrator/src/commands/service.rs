@@ -99,7 +99,7 @@ impl Service {
             retention: Arc::clone(&database) as _,
             bus,
             definitions,
-            metrics,
+            metrics: Arc::clone(&metrics),
             clock,
             tokens,
             gate: participants,
@@ -114,7 +114,8 @@ impl Service {
         .await?;
         if let Some((age, folder)) = config.retention.age.zip(config.retention.archive.clone()) {
             let holder = Uuid::new_v4().to_string();
-            let retain = Retain { store: database, folder, age, holder, dry_run: false };
+            let categories = config.retention.streams.clone();
+            let retain = Retain { store: database, folder, age, categories, holder, dry_run: false, metrics };
             let interval = Duration::from_millis(config.retention.interval.0);
             tokio::spawn(retention::follow(retain, interval, app.closing()));
         }

@@ -4,6 +4,7 @@ use reqwest::Url;
 use skald_core::time::Millis;
 
 use super::{Config, Problem};
+use crate::events::stream_name::is_category;
 
 /// Everything that is wrong.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
@@ -48,7 +49,7 @@ fn numbers(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn retention(config: &Config, problems: &mut Vec<Problem>) {
-    let super::Retention { age, archive, interval } = &config.retention;
+    let super::Retention { age, streams, archive, interval } = &config.retention;
     let (youngest, soonest) = (Millis(30 * 24 * 3600 * 1000), Millis(1_000));
     if age.is_some_and(|age| age < youngest) {
         problems.push(Problem::new("retention.age", format!("is less than {youngest}: give at least that")));
@@ -56,6 +57,10 @@ fn retention(config: &Config, problems: &mut Vec<Problem>) {
     if age.is_some() && archive.is_none() {
         let text = "is missing: nothing is removed without an archive, so name its folder";
         problems.push(Problem::new("retention.archive", text));
+    }
+    for category in streams.iter().filter(|category| !is_category(category)) {
+        problems
+            .push(Problem::new("retention.streams", format!("names {category:?}, which is no category of streams")));
     }
     if *interval < soonest {
         problems.push(Problem::new("retention.interval", format!("is {interval}: give at least {soonest}")));

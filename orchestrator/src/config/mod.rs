@@ -17,7 +17,7 @@ mod tests;
 mod values;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -164,6 +164,8 @@ impl Default for Bus {
 pub struct Retention {
     /// How long ago a stream must have been over. None: everything is kept.
     pub age: Option<Millis>,
+    /// Categories of streams that go besides sagas.
+    pub streams: BTreeSet<String>,
     /// The folder of the archive.
     pub archive: Option<PathBuf>,
     /// How often it is looked for.
@@ -172,7 +174,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { age: None, archive: None, interval: Millis(24 * 3600 * 1000) }
+        Self { age: None, streams: BTreeSet::new(), archive: None, interval: Millis(24 * 3600 * 1000) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What may go: pure rules over what is known of a stream.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
 };
 
@@ -10,7 +10,10 @@ use skald_core::{
     time::Timestamp,
 };
 
-use crate::storage::retention::{Need, OldStream};
+use crate::storage::{
+    log::category,
+    retention::{Need, OldStream},
+};
 
 /// Why a stream stays.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +22,8 @@ pub enum Kept {
     Unfinished,
     /// It ended, or was last appended to, not long enough ago.
     Young,
+    /// It is no saga, and streams of its category stay.
+    Category(String),
     /// A consumer group holds one of its events.
     Held,
     /// Somebody who follows the log is not past it.
@@ -30,6 +35,9 @@ impl fmt::Display for Kept {
         match self {
             Self::Unfinished => f.write_str("sagas that have not ended"),
             Self::Young => f.write_str("streams that are too young"),
+            Self::Category(category) => {
+                write!(f, "streams of the category {category}, which retention.streams does not name")
+            }
             Self::Held => f.write_str("streams of which a consumer group holds an event"),
             Self::NeededBy(who) => write!(f, "streams that {who} has not read"),
         }
@@ -40,15 +48,24 @@ impl fmt::Display for Kept {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// What was over before this moment is old.
-    cutoff: Timestamp,
+    pub cutoff: Timestamp,
+    /// Of streams that go besides sagas.
+    categories: BTreeSet<String>,
     /// Of each shard, who is furthest behind, and where.
     behind: BTreeMap<Shard, (i64, String)>,
     held: HashSet<SagaId>,
 }
 
 impl Rules {
+    /// While nobody needs anything.
     #[must_use]
-    pub fn new(cutoff: Timestamp, needs: Vec<Need>, held: HashSet<SagaId>) -> Self {
+    pub fn new(cutoff: Timestamp, categories: BTreeSet<String>) -> Self {
+        Self { cutoff, categories, ..Self::default() }
+    }
+
+    /// With what is needed as of now.
+    #[must_use]
+    pub fn with(self, needs: Vec<Need>, held: HashSet<SagaId>) -> Self {
         let mut behind: BTreeMap<Shard, (i64, String)> = BTreeMap::new();
         for Need { who, shard, position } in needs {
             match behind.get(&shard) {
@@ -58,7 +75,7 @@ impl Rules {
                 }
             }
         }
-        Self { cutoff, behind, held }
+        Self { behind, held, ..self }
     }
 
     /// # Errors
@@ -68,6 +85,10 @@ impl Rules {
         let over_since = stream.over_since.ok_or(Kept::Unfinished)?;
         if over_since >= self.cutoff {
             return Err(Kept::Young);
+        }
+        let category = stream.name.as_deref().map(category);
+        if let Some(category) = category.filter(|category| !self.categories.contains(*category)) {
+            return Err(Kept::Category(category.to_owned()));
         }
         if self.held.contains(&stream.id) {
             return Err(Kept::Held);
@@ -100,10 +121,16 @@ mod tests {
         };
         let held = HashSet::from([stream(7, None, 0, 1).id]);
         let needs = vec![need("audit", 0, 20), need("relay", 0, 10), need("sales", 0, 30), need("audit", 1, 5)];
-        let rules = Rules::new(at(100), needs, held);
+        let categories = BTreeSet::from(["cart".to_owned()]);
+        let rules = Rules::new(at(100), categories);
+        let named = |name: &str| OldStream { name: Some(name.to_owned()), ..stream(1, Some(99), 0, 10) };
+        let nobody_follows = rules.clone();
+        let rules = rules.with(needs, held);
         for (stream, expected) in [
             (stream(1, Some(99), 0, 10), Ok(())),
             (stream(1, Some(99), 1, 5), Ok(())),
+            (named("cart-42"), Ok(())),
+            (named("customer-42"), Err(Kept::Category("customer".to_owned()))),
             (stream(1, None, 0, 1), Err(Kept::Unfinished)),
             (stream(1, Some(100), 0, 1), Err(Kept::Young)),
             (stream(7, Some(99), 0, 1), Err(Kept::Held)),
@@ -112,7 +139,6 @@ mod tests {
         ] {
             assert_eq!(rules.judge(&stream), expected, "{stream:?}");
         }
-        let nobody_follows = Rules::new(at(100), Vec::new(), HashSet::new());
         assert_eq!(nobody_follows.judge(&stream(1, Some(1), 0, 1_000_000)), Ok(()));
     }
 }

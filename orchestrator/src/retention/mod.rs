@@ -11,10 +11,14 @@
 
 mod archive;
 mod judge;
+mod months;
+mod report;
 mod restore;
-pub(crate) mod run;
+mod run;
 mod task;
 
+#[cfg(test)]
+pub use self::report::Report;
 pub use self::{archive::ArchiveError, restore::restore, run::Retain, task::follow};
 use crate::storage::{StoreError, retention::RetentionError};
 

@@ -8,15 +8,13 @@
 //! | while it drops a month | has all, or nothing | parts with all | drops it, if still nobody needs it |
 
 use std::{
-    collections::BTreeMap,
-    fmt,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, SecondsFormat};
-use serde::Serialize;
 use skald_core::{
     ids::SagaId,
     time::{Millis, Timestamp},
@@ -25,10 +23,12 @@ use skald_core::{
 use super::{
     Error,
     archive::{self, Counts, DefinitionCopy, Folder, Line, Manifest, Month, Reader, Writer},
-    judge::{Kept, Rules},
+    judge::Rules,
+    report::Report,
 };
 use crate::{
     hex,
+    metrics::Metrics,
     storage::{
         Storage,
         retention::{Copied, Leaving, OldStream, Part, PartState, RetentionError, Unit},
@@ -39,7 +39,7 @@ use crate::{
 const LEASE: Millis = Millis(600_000);
 
 /// Streams judged, and copied, together.
-const STREAMS_PER_PAGE: u32 = 500;
+pub(super) const STREAMS_PER_PAGE: u32 = 500;
 const EVENTS_PER_PAGE: u32 = 2_000;
 
 /// What a part holds at most, about.
@@ -55,40 +55,13 @@ pub struct Retain {
     pub folder: PathBuf,
     /// How long ago a stream must have been over.
     pub age: Millis,
+    /// Of streams that go besides sagas.
+    pub categories: BTreeSet<String>,
     /// Unique among processes.
     pub holder: String,
     /// Only tells what would go.
     pub dry_run: bool,
-}
-
-/// What a run did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    pub dry_run: bool,
-    /// What was over before this went, or would go. RFC 3339.
-    pub cutoff: String,
-    pub sagas: u64,
-    pub streams: u64,
-    pub events: u64,
-    /// Parts of the archive whose streams are gone from the database.
-    pub parts: Vec<String>,
-    /// Why others stay, of those that began before the cutoff, and how many.
-    pub kept: BTreeMap<String, u64>,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.dry_run { "would go" } else { "went" };
-        let Self { sagas, streams, events, cutoff, .. } = self;
-        write!(f, "{sagas} sagas and {streams} other streams, over before {cutoff}, {verb}: {events} events")?;
-        for part in &self.parts {
-            write!(f, "\n  archived and removed: {part}")?;
-        }
-        for (reason, count) in &self.kept {
-            write!(f, "\n  kept: {count} {reason}")?;
-        }
-        Ok(())
-    }
+    pub metrics: Arc<Metrics>,
 }
 
 impl Retain {
@@ -108,12 +81,11 @@ impl Retain {
 
     async fn run_alone(&self) -> Result<Report, Error> {
         let folder = Folder::open(&self.folder)?;
-        if !self.dry_run {
-            self.count_events().await?;
-        }
+        self.count_events().await?;
         let cutoff = self.cutoff().await?;
         let report = Report { dry_run: self.dry_run, cutoff: rfc3339(cutoff), ..Report::default() };
-        let mut run = Run { retain: self, folder, cutoff, rules: Rules::default(), report };
+        let rules = Rules::new(cutoff, self.categories.clone());
+        let mut run = Run { retain: self, folder, rules, report };
         run.look().await?;
         if !self.dry_run {
             run.end_former().await?;
@@ -122,10 +94,12 @@ impl Retain {
             Unit::Stream => run.by_streams().await?,
             Unit::Month => run.by_months().await?,
         }
+        let oldest = self.store.old_streams(None, archive::id_floor(self.store.now().await?), 1).await?;
+        self.metrics.retention.oldest(oldest.first().map(|stream| archive::began_at(stream.id)));
         Ok(run.report)
     }
 
-    async fn hold(&self) -> Result<(), Error> {
+    pub(super) async fn hold(&self) -> Result<(), Error> {
         if self.store.hold_retention(&self.holder, LEASE).await? { Ok(()) } else { Err(RetentionError::Busy.into()) }
     }
 
@@ -149,46 +123,45 @@ impl Retain {
     }
 }
 
-struct Run<'a> {
-    retain: &'a Retain,
+pub(super) struct Run<'a> {
+    pub(super) retain: &'a Retain,
     folder: Folder,
-    cutoff: Timestamp,
-    rules: Rules,
+    pub(super) rules: Rules,
     report: Report,
 }
 
 /// Streams to go to one part of the archive.
 #[derive(Debug, Default)]
-struct Chunk {
-    ids: Vec<SagaId>,
+pub(super) struct Chunk {
+    pub(super) ids: Vec<SagaId>,
     sagas: u64,
     events: u64,
 }
 
 impl Chunk {
-    fn of(stream: &OldStream) -> Self {
+    pub(super) fn of(stream: &OldStream) -> Self {
         let mut chunk = Self::default();
         chunk.push(stream);
         chunk
     }
 
-    fn push(&mut self, stream: &OldStream) {
+    pub(super) fn push(&mut self, stream: &OldStream) {
         self.ids.push(stream.id);
         self.sagas += u64::from(stream.name.is_none());
         self.events += stream.version;
     }
 
-    const fn is_full(&self) -> bool {
+    pub(super) const fn is_full(&self) -> bool {
         self.events >= EVENTS_PER_PART
     }
 }
 
 impl Run<'_> {
     /// Learns who needs what.
-    async fn look(&mut self) -> Result<(), Error> {
+    pub(super) async fn look(&mut self) -> Result<(), Error> {
         let store = &self.retain.store;
-        let held = store.held_streams(archive::id_floor(self.cutoff)).await?;
-        self.rules = Rules::new(self.cutoff, store.needs().await?, held);
+        let held = store.held_streams(archive::id_floor(self.rules.cutoff)).await?;
+        self.rules = std::mem::take(&mut self.rules).with(store.needs().await?, held);
         Ok(())
     }
 
@@ -242,7 +215,7 @@ impl Run<'_> {
 
     /// Every stream for itself.
     async fn by_streams(&mut self) -> Result<(), Error> {
-        let end = archive::id_floor(self.cutoff);
+        let end = archive::id_floor(self.rules.cutoff);
         let (mut month, mut chunk, mut after) = (None, Chunk::default(), None);
         loop {
             let page = self.retain.store.old_streams(after, end, STREAMS_PER_PAGE).await?;
@@ -272,119 +245,31 @@ impl Run<'_> {
         self.remove_streams(&manifest).await
     }
 
-    /// A month goes when all of it may.
-    async fn by_months(&mut self) -> Result<(), Error> {
-        let end = archive::id_floor(self.cutoff);
-        let droppable: Vec<Month> = self.retain.store.droppable_months().await?.into_iter().map(Month::of).collect();
-        let mut after = None;
-        loop {
-            // The month of the next stream there is.
-            let Some(next) = self.retain.store.old_streams(after, end, 1).await?.pop() else { return Ok(()) };
-            let month = Month::of_stream(next.id);
-            let month_end = archive::id_floor(month.next().begin());
-            let (chunks, kept) = self.judge_month(month, end).await?;
-            let all_may_go = kept.is_empty();
-            for (reason, count) in kept {
-                self.keep(&reason, count);
-            }
-            let count = chunks.iter().map(|chunk| chunk.ids.len() as u64).sum::<u64>();
-            if !droppable.contains(&month) {
-                self.keep("streams that lie in no month's partition", count);
-            } else if month_end > end {
-                self.keep("streams whose month is not over for long enough", count);
-            } else if !all_may_go {
-                self.keep("streams of whose month others stay", count);
-            } else if self.retain.dry_run {
-                chunks.iter().for_each(|chunk| self.went(chunk));
-            } else {
-                self.take_month_out(month, chunks).await?;
-            }
-            after = Some(month_end);
-            self.retain.hold().await?;
-        }
-    }
-
-    /// The streams of a month, up to `end`: those that may go, and why others stay, how many of them.
-    async fn judge_month(&self, month: Month, end: SagaId) -> Result<(Vec<Chunk>, BTreeMap<Kept, u64>), Error> {
-        let end = end.min(archive::id_floor(month.next().begin()));
-        let mut after = Some(archive::id_floor(month.begin()));
-        let (mut chunks, mut kept) = (Vec::<Chunk>::new(), BTreeMap::new());
-        loop {
-            let page = self.retain.store.old_streams(after, end, STREAMS_PER_PAGE).await?;
-            let Some(last) = page.last() else { return Ok((chunks, kept)) };
-            after = Some(last.id);
-            for stream in &page {
-                match self.rules.judge(stream) {
-                    Err(reason) => *kept.entry(reason).or_default() += 1,
-                    Ok(()) => match chunks.last_mut().filter(|chunk| !chunk.is_full()) {
-                        Some(chunk) => chunk.push(stream),
-                        None => chunks.push(Chunk::of(stream)),
-                    },
-                }
-            }
-        }
-    }
-
-    async fn take_month_out(&mut self, month: Month, chunks: Vec<Chunk>) -> Result<(), Error> {
-        let mut manifests = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            manifests.push(self.write_part(month, &chunk.ids).await?);
-        }
-        for manifest in &manifests {
-            self.retain.store.begin_removing(&manifest.name).await?;
-        }
-        match self.drop_month(month, &manifests).await {
-            Err(Error::Database(error @ (RetentionError::Changed(_) | RetentionError::InUse))) => {
-                tracing::warn!(%month, %error, "a month that is archived could not be dropped; trying again next time");
-                self.keep("streams whose month could not be dropped", manifests.iter().map(streams_of).sum());
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
-    async fn drop_month(&mut self, month: Month, manifests: &[Manifest]) -> Result<(), Error> {
-        // What was needed by nobody when this was archived may be by now.
-        self.look().await?;
-        let (_, kept) = self.judge_month(month, archive::id_floor(self.cutoff)).await?;
-        if let Some(reason) = kept.into_keys().next() {
-            return Err(RetentionError::Changed(format!("{month} has {reason}")).into());
-        }
-        let names: Vec<String> = manifests.iter().map(|manifest| manifest.name.clone()).collect();
-        let appended: u64 = manifests.iter().map(|manifest| manifest.holds.counts.appended).sum();
-        let appended = i64::try_from(appended).unwrap_or(i64::MAX);
-        self.retain.hold().await?;
-        self.retain.store.drop_month(&self.retain.holder, month.begin(), &names, appended).await?;
-        for manifest in manifests {
-            self.removed(manifest);
-        }
-        Ok(())
-    }
-
     /// Notes why streams stay.
-    fn keep(&mut self, reason: &(impl ToString + ?Sized), count: u64) {
+    pub(super) fn keep(&mut self, reason: &(impl ToString + ?Sized), count: u64) {
         if count > 0 {
             *self.report.kept.entry(reason.to_string()).or_default() += count;
         }
     }
 
-    fn went(&mut self, chunk: &Chunk) {
+    pub(super) fn went(&mut self, chunk: &Chunk) {
         self.report.sagas += chunk.sagas;
         self.report.streams += chunk.ids.len() as u64 - chunk.sagas;
         self.report.events += chunk.events;
     }
 
-    fn removed(&mut self, manifest: &Manifest) {
+    pub(super) fn removed(&mut self, manifest: &Manifest) {
         let Counts { sagas, streams, events, .. } = manifest.holds.counts;
         self.report.sagas += sagas;
         self.report.streams += streams;
         self.report.events += events;
         self.report.parts.push(manifest.name.clone());
+        self.retain.metrics.retention.removed(sagas, streams, events);
         tracing::info!(part = manifest.name, sagas, streams, events, "archived and removed");
     }
 
     /// Writes these streams to a part of the archive, and notes it.
-    async fn write_part(&mut self, month: Month, ids: &[SagaId]) -> Result<Manifest, Error> {
+    pub(super) async fn write_part(&mut self, month: Month, ids: &[SagaId]) -> Result<Manifest, Error> {
         let store = &self.retain.store;
         let now = store.now().await?;
         let noted = store.parts().await?.iter().filter_map(|part| month.number_of(&part.name)).max().unwrap_or(0);
@@ -481,7 +366,7 @@ fn leaving_of(row: &Copied) -> Leaving {
     Leaving { id: row.id(), version: row.version(), is_saga: matches!(row, Copied::Saga(_)) }
 }
 
-const fn streams_of(manifest: &Manifest) -> u64 {
+pub(super) const fn streams_of(manifest: &Manifest) -> u64 {
     manifest.holds.counts.sagas + manifest.holds.counts.streams
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Error, Retain};
-use crate::storage::retention::RetentionError;
+use crate::{metrics::RetentionResult, storage::retention::RetentionError};
 
 /// How long after the start of the process the first run begins, at the latest.
 const FIRST_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -23,9 +23,15 @@ pub async fn follow(retain: Retain, interval: Duration, mut closing: watch::Rece
             ran = retain.run() => ran,
         };
         match ran {
-            Ok(report) => tracing::debug!(?report, "retention ran"),
+            Ok(report) => {
+                retain.metrics.retention.ran(RetentionResult::Done);
+                tracing::debug!(?report, "retention ran");
+            }
             Err(Error::Database(RetentionError::Busy)) => tracing::debug!("another process archives and removes now"),
-            Err(error) => tracing::warn!(%error, "what is old could not be archived and removed; trying again later"),
+            Err(error) => {
+                retain.metrics.retention.ran(RetentionResult::Failed);
+                tracing::warn!(%error, "what is old could not be archived and removed; trying again later");
+            }
         }
         pause = interval;
     }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     manifest::Manifest,
-    month::{Month, id_floor},
+    month::{Month, began_at, id_floor},
     read::Reader,
     write::Writer,
 };

@@ -26,8 +26,7 @@ impl Month {
     /// In which a stream began.
     #[must_use]
     pub fn of_stream(id: SagaId) -> Self {
-        let millis = i64::try_from(id.as_uuid().as_u128() >> 80).unwrap_or(i64::MAX / 1000);
-        Self::of(Timestamp::from_micros(millis.saturating_mul(1000)))
+        Self::of(began_at(id))
     }
 
     /// Its first moment.
@@ -63,6 +62,13 @@ impl fmt::Display for Month {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{:02}", self.year, self.month)
     }
+}
+
+/// When a stream began, as its id tells.
+#[must_use]
+pub fn began_at(id: SagaId) -> Timestamp {
+    let millis = i64::try_from(id.as_uuid().as_u128() >> 80).unwrap_or(i64::MAX / 1000);
+    Timestamp::from_micros(millis.saturating_mul(1000))
 }
 
 /// No stream that began at this moment or later has a smaller id.

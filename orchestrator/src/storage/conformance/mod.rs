@@ -98,6 +98,7 @@ on_both! {
     groups::what_a_group_does_not_want_is_passed_over,
     groups::what_is_in_hand_when_a_lease_ends_is_handed_out_again,
     logs::a_follower_skips_nothing_while_commits_go_on,
+    logs::a_look_goes_on_behind_a_hole,
     logs::a_look_ends_where_it_was_told_to,
     logs::a_look_with_a_filter_ends_in_time,
     logs::a_stream_is_read_by_versions,

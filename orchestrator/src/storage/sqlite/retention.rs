@@ -37,7 +37,7 @@ impl Retention for SqliteStore {
     async fn hold_retention(&self, holder: &str, lease: Millis) -> Result<bool, StoreError> {
         let now = now();
         let holding = sqlx::query(
-            "INSERT INTO retention_lease (holder, until_us) VALUES (?1, ?2)
+            "INSERT INTO retention_lease (one, holder, until_us) VALUES (1, ?1, ?2)
              ON CONFLICT (one) DO UPDATE
              SET holder = excluded.holder, until_us = excluded.until_us
              WHERE holder = excluded.holder OR until_us <= ?3",

@@ -31,7 +31,8 @@ const IN_USE: [&str; 2] = ["55P03", "40P01"];
 pub async fn droppable(sessions: &Sessions) -> Result<Vec<Timestamp>, StoreError> {
     let months: Vec<(i64,)> = sessions
         .fetch(sqlx::query_as(
-            "SELECT (extract(epoch FROM to_timestamp(substr(c.relname, 7) || '01 UTC', 'YYYYMMDD TZ')) * 1000000)::bigint
+            "SELECT (extract(epoch FROM to_date(substr(c.relname, 7), 'YYYYMM')::timestamp AT TIME ZONE 'UTC')
+                     * 1000000)::bigint
              FROM pg_inherits AS i
              JOIN pg_class AS c ON c.oid = i.inhrelid
              WHERE i.inhparent = 'sagas'::regclass AND c.relname ~ '^sagas_[0-9]{6}$'
