@@ -50,12 +50,16 @@ impl World {
     /// Kills Skald, makes everything that is there old, and starts it again.
     async fn grow_old(&mut self) {
         self.skald.kill();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
-        let prefix = format!("{:012x}", (now - AGED_BY).as_millis());
+        // Ids begin with the time, in milliseconds.
+        let seconds = AGED_BY.as_secs();
         let old = |column: &str| match self.database {
-            Database::Sqlite(_) => format!("{column} = unhex('{prefix}' || substr(hex({column}), 13))"),
+            Database::Sqlite(_) => {
+                let began = format!("printf('%012x', (unixepoch() - {seconds}) * 1000)");
+                format!("{column} = unhex({began} || substr(hex({column}), 13))")
+            }
             Database::Postgres(_) => {
-                format!("{column} = ('{prefix}' || substr(replace({column}::text, '-', ''), 13))::uuid")
+                let began = format!("lpad(to_hex((extract(epoch FROM now())::bigint - {seconds}) * 1000), 12, '0')");
+                format!("{column} = ({began} || substr(replace({column}::text, '-', ''), 13))::uuid")
             }
         };
         let earlier = |columns: &[&str]| -> String {

@@ -79,6 +79,12 @@ BEGIN
     END IF;
 END $$;
 
+-- Removes what is kept of sagas beside their rows and events: of all with ids from one up to another.
+CREATE FUNCTION skald_delete_beside(low uuid, high uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM start_keys WHERE saga >= low AND saga < high;
+END $$;
+
 -- Drops a month's partitions, whole, if they hold nothing but what was archived and nobody needs any of it. The locks on
 -- the tables, for which every commit and every read must wait, come last and are waited for no longer than `lock_ms`.
 CREATE FUNCTION skald_drop_month(
@@ -106,7 +112,7 @@ BEGIN
     PERFORM skald_add_hole(hole.shard, hole.first, hole.last)
     FROM unnest(hole_shards, hole_firsts, hole_lasts) AS hole (shard, first, last);
     UPDATE archive_parts SET state = 'removed', removed_at_us = skald_now_us() WHERE name = ANY (parts);
-    DELETE FROM start_keys WHERE saga >= low AND saga < high;
+    PERFORM skald_delete_beside(low, high);
     PERFORM set_config('lock_timeout', lock_ms || 'ms', true);
     LOCK TABLE sagas, events IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('SELECT count(*) FROM sagas_%s WHERE ended_at_us IS NULL', suffix) INTO unfinished;

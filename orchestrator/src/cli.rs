@@ -29,7 +29,7 @@ pub enum Command {
     /// Run the service
     Serve(ServeArgs),
     /// Bring the database's tables up to date
-    Migrate(MigrateArgs),
+    Migrate(DatabaseArgs),
     /// Check saga definitions; names every problem with its place
     Validate(ValidateArgs),
     /// Check the database against the invariants, without writing to it, also while Skald runs
@@ -124,7 +124,7 @@ pub struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct MigrateArgs {
+pub struct DatabaseArgs {
     #[command(flatten)]
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
@@ -145,10 +145,7 @@ pub struct ValidateArgs {
 #[derive(Debug, Args)]
 pub struct RetainArgs {
     #[command(flatten)]
-    pub file: ConfigFile,
-    /// sqlite:PATH or postgres://.. [key: database.url]
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<ServerUrl>,
+    pub database: DatabaseArgs,
     /// Only tell what would go, and why other things stay
     #[arg(long)]
     pub dry_run: bool,
@@ -163,19 +160,13 @@ pub struct RestoreArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
-    pub file: ConfigFile,
-    /// sqlite:PATH or postgres://.. [key: database.url]
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<ServerUrl>,
+    pub database: DatabaseArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     #[command(flatten)]
-    pub file: ConfigFile,
-    /// sqlite:PATH or postgres://.. [key: database.url]
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<ServerUrl>,
+    pub database: DatabaseArgs,
     /// Also read the ledger of every configured participant (GET /ledger) and hold ended sagas against it
     #[arg(long)]
     pub participants: bool,
@@ -291,31 +282,7 @@ impl ServeArgs {
     }
 }
 
-impl MigrateArgs {
-    /// What they say about the configuration.
-    #[must_use]
-    pub fn flags(&self) -> Flags {
-        Flags { database_url: self.database_url.clone(), ..Flags::default() }
-    }
-}
-
-impl RetainArgs {
-    /// What they say about the configuration.
-    #[must_use]
-    pub fn flags(&self) -> Flags {
-        Flags { database_url: self.database_url.clone(), ..Flags::default() }
-    }
-}
-
-impl RestoreArgs {
-    /// What they say about the configuration.
-    #[must_use]
-    pub fn flags(&self) -> Flags {
-        Flags { database_url: self.database_url.clone(), ..Flags::default() }
-    }
-}
-
-impl VerifyArgs {
+impl DatabaseArgs {
     /// What they say about the configuration.
     #[must_use]
     pub fn flags(&self) -> Flags {

@@ -127,7 +127,7 @@ impl Embedded {
     }
 
     async fn append_a_large_event(&self) {
-        let event = json!({"event_id": Uuid::now_v7(), "type": "Large", "data": {"text": "x".repeat(LARGE)}});
+        let event = json!({"event_id": Uuid::new_v4(), "type": "Large", "data": {"text": "x".repeat(LARGE)}});
         let body = json!({"expected_version": "any", "events": [event]});
         let append = self.skald.client.post("/streams/large-events/events", &body);
         // While commits do not get through, it waits.

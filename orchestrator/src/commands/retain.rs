@@ -9,7 +9,7 @@ use super::service::open_store;
 use crate::{cli::RetainArgs, metrics::Metrics, retention::Retain};
 
 pub fn run(args: &RetainArgs) -> anyhow::Result<ExitCode> {
-    let config = super::load(&args.file, args.flags())?;
+    let config = super::load(&args.database.file, args.database.flags())?;
     let age = config.retention.age.context("retention.age is not set: everything is kept")?;
     let folder = config.retention.archive.clone().context("retention.archive is not set")?;
     let report = super::runtime()?.block_on(async {

@@ -8,7 +8,7 @@ use super::{
     Error,
     archive::{self, Manifest, Month},
     judge::Kept,
-    run::{Chunk, Run, STREAMS_PER_PAGE, streams_of},
+    run::{Amount, Chunk, Run, STREAMS_PER_PAGE, streams_of},
 };
 use crate::storage::retention::RetentionError;
 
@@ -23,12 +23,12 @@ impl Run<'_> {
             let Some(next) = self.retain.store.old_streams(after, end, 1).await?.pop() else { return Ok(()) };
             let month = Month::of_stream(next.id);
             let month_end = archive::id_floor(month.next().begin());
-            let (chunks, kept) = self.judge_month(month, end).await?;
+            let (amount, kept) = self.judge_month(month, end).await?;
             let all_may_go = kept.is_empty();
             for (reason, count) in kept {
                 self.keep(&reason, count);
             }
-            let count = chunks.iter().map(|chunk| chunk.ids.len() as u64).sum::<u64>();
+            let count = amount.sagas + amount.streams;
             if !droppable.contains(&month) {
                 self.keep("streams that lie in no month's partition", count);
             } else if month_end > end {
@@ -36,41 +36,54 @@ impl Run<'_> {
             } else if !all_may_go {
                 self.keep("streams of whose month others stay", count);
             } else if self.retain.dry_run {
-                chunks.iter().for_each(|chunk| self.went(chunk));
+                self.went(amount);
             } else {
-                self.take_month_out(month, chunks).await?;
+                self.take_month_out(month).await?;
             }
             after = Some(month_end);
             self.retain.hold().await?;
         }
     }
 
-    /// The streams of a month, up to `end`: those that may go, and why others stay, how many of them.
-    async fn judge_month(&self, month: Month, end: SagaId) -> Result<(Vec<Chunk>, BTreeMap<Kept, u64>), Error> {
+    /// Of a month, up to `end`: how much may go, and why how many others stay.
+    async fn judge_month(&self, month: Month, end: SagaId) -> Result<(Amount, BTreeMap<Kept, u64>), Error> {
         let end = end.min(archive::id_floor(month.next().begin()));
         let mut after = Some(archive::id_floor(month.begin()));
-        let (mut chunks, mut kept) = (Vec::<Chunk>::new(), BTreeMap::new());
+        let (mut amount, mut kept) = (Amount::default(), BTreeMap::new());
         loop {
             let page = self.retain.store.old_streams(after, end, STREAMS_PER_PAGE).await?;
-            let Some(last) = page.last() else { return Ok((chunks, kept)) };
+            let Some(last) = page.last() else { return Ok((amount, kept)) };
             after = Some(last.id);
             for stream in &page {
                 match self.rules.judge(stream) {
+                    Ok(()) => amount.add(stream),
                     Err(reason) => *kept.entry(reason).or_default() += 1,
-                    Ok(()) => match chunks.last_mut().filter(|chunk| !chunk.is_full()) {
-                        Some(chunk) => chunk.push(stream),
-                        None => chunks.push(Chunk::of(stream)),
-                    },
                 }
             }
         }
     }
 
-    async fn take_month_out(&mut self, month: Month, chunks: Vec<Chunk>) -> Result<(), Error> {
-        let mut manifests = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            manifests.push(self.write_part(month, &chunk.ids).await?);
+    /// Writes all of a month to the archive.
+    async fn write_month(&self, month: Month) -> Result<Vec<Manifest>, Error> {
+        let end = archive::id_floor(month.next().begin());
+        let mut after = Some(archive::id_floor(month.begin()));
+        let (mut manifests, mut chunk) = (Vec::new(), Chunk::default());
+        loop {
+            let page = self.retain.store.old_streams(after, end, STREAMS_PER_PAGE).await?;
+            let whole = page.is_empty();
+            after = page.last().map(|last| last.id).or(after);
+            page.iter().for_each(|stream| chunk.push(stream));
+            if chunk.is_full() || (whole && !chunk.ids.is_empty()) {
+                manifests.push(self.write_part(month, &std::mem::take(&mut chunk).ids).await?);
+            }
+            if whole {
+                return Ok(manifests);
+            }
         }
+    }
+
+    async fn take_month_out(&mut self, month: Month) -> Result<(), Error> {
+        let manifests = self.write_month(month).await?;
         for manifest in &manifests {
             self.retain.store.begin_removing(&manifest.name).await?;
         }

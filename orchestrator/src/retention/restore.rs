@@ -1,6 +1,10 @@
 //! Bringing parts of the archive back into a database.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Serialize;
 use skald_core::time::Millis;
@@ -66,7 +70,7 @@ async fn hold(store: &Arc<dyn Storage>, holder: &str) -> Result<(), Error> {
 async fn restore_part(
     store: &Arc<dyn Storage>,
     holder: &str,
-    file: &PathBuf,
+    file: &Path,
     report: &mut RestoreReport,
 ) -> Result<(), Error> {
     let (mut reader, manifest) = Reader::open(file)?;

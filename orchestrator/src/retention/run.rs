@@ -130,29 +130,40 @@ pub(super) struct Run<'a> {
     report: Report,
 }
 
+/// How much goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Amount {
+    pub(super) sagas: u64,
+    /// That are no sagas.
+    pub(super) streams: u64,
+    events: u64,
+}
+
+impl Amount {
+    pub(super) fn add(&mut self, stream: &OldStream) {
+        match stream.name {
+            None => self.sagas += 1,
+            Some(_) => self.streams += 1,
+        }
+        self.events += stream.version;
+    }
+}
+
 /// Streams to go to one part of the archive.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub(super) ids: Vec<SagaId>,
-    sagas: u64,
-    events: u64,
+    amount: Amount,
 }
 
 impl Chunk {
-    pub(super) fn of(stream: &OldStream) -> Self {
-        let mut chunk = Self::default();
-        chunk.push(stream);
-        chunk
-    }
-
     pub(super) fn push(&mut self, stream: &OldStream) {
         self.ids.push(stream.id);
-        self.sagas += u64::from(stream.name.is_none());
-        self.events += stream.version;
+        self.amount.add(stream);
     }
 
     pub(super) const fn is_full(&self) -> bool {
-        self.events >= EVENTS_PER_PART
+        self.amount.events >= EVENTS_PER_PART
     }
 }
 
@@ -238,7 +249,7 @@ impl Run<'_> {
     async fn take_out(&mut self, month: Option<Month>, chunk: Chunk) -> Result<(), Error> {
         let Some(month) = month.filter(|_| !chunk.ids.is_empty()) else { return Ok(()) };
         if self.retain.dry_run {
-            self.went(&chunk);
+            self.went(chunk.amount);
             return Ok(());
         }
         let manifest = self.write_part(month, &chunk.ids).await?;
@@ -252,24 +263,23 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn went(&mut self, chunk: &Chunk) {
-        self.report.sagas += chunk.sagas;
-        self.report.streams += chunk.ids.len() as u64 - chunk.sagas;
-        self.report.events += chunk.events;
+    pub(super) fn went(&mut self, amount: Amount) {
+        let Amount { sagas, streams, events } = amount;
+        self.report.sagas += sagas;
+        self.report.streams += streams;
+        self.report.events += events;
     }
 
     pub(super) fn removed(&mut self, manifest: &Manifest) {
         let Counts { sagas, streams, events, .. } = manifest.holds.counts;
-        self.report.sagas += sagas;
-        self.report.streams += streams;
-        self.report.events += events;
+        self.went(Amount { sagas, streams, events });
         self.report.parts.push(manifest.name.clone());
         self.retain.metrics.retention.removed(sagas, streams, events);
         tracing::info!(part = manifest.name, sagas, streams, events, "archived and removed");
     }
 
     /// Writes these streams to a part of the archive, and notes it.
-    pub(super) async fn write_part(&mut self, month: Month, ids: &[SagaId]) -> Result<Manifest, Error> {
+    pub(super) async fn write_part(&self, month: Month, ids: &[SagaId]) -> Result<Manifest, Error> {
         let store = &self.retain.store;
         let now = store.now().await?;
         let noted = store.parts().await?.iter().filter_map(|part| month.number_of(&part.name)).max().unwrap_or(0);

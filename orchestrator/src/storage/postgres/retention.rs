@@ -20,8 +20,9 @@ use super::{
         StoreError, StoredDefinition,
         records::read_all,
         retention::{
-            Copied, EventCopy, Leaving, Need, NeedRecord, OldStream, OldStreamRecord, PART_COLUMNS, Part, PartRecord,
-            Restored, Retention, RetentionError, SagaCopy, StreamCopy, Unit, WholeStream,
+            Copied, EventCopy, Leaving, Need, OldStream, Part, Restored, Retention, RetentionError, SagaCopy,
+            StreamCopy, Unit, WholeStream,
+            records::{NeedRecord, OldStreamRecord, PART_COLUMNS, PartRecord},
         },
     },
     PostgresStore, failed,

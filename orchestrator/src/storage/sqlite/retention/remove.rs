@@ -64,8 +64,18 @@ async fn remove_row(connection: &mut SqliteConnection, stream: Leaving) -> Resul
     if removed.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query("DELETE FROM start_keys WHERE saga = ?").bind(id).execute(connection).await.map_err(failed)?;
+    remove_beside(connection, stream.id).await?;
     Ok(true)
+}
+
+/// Removes what is kept of a saga beside its row and events.
+async fn remove_beside(connection: &mut SqliteConnection, saga: SagaId) -> Result<(), RetentionError> {
+    sqlx::query("DELETE FROM start_keys WHERE saga = ?")
+        .bind(saga.as_uuid())
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
 }
 
 async fn row_exists(connection: &mut SqliteConnection, id: SagaId) -> Result<bool, RetentionError> {
