@@ -16,7 +16,8 @@ use crate::harness::{
     skald::{Setup, Skald, participant, program},
 };
 
-const SOON: Duration = Duration::from_secs(60);
+/// What a killed run holds, others wait for.
+const SOON: Duration = Duration::from_secs(120);
 /// How much older everything becomes: some months.
 const AGED_BY: Duration = Duration::from_secs(200 * 24 * 3600);
 

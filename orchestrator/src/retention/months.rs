@@ -41,7 +41,6 @@ impl Run<'_> {
                 self.take_month_out(month).await?;
             }
             after = Some(month_end);
-            self.retain.hold().await?;
         }
     }
 
@@ -107,7 +106,6 @@ impl Run<'_> {
         let names: Vec<String> = manifests.iter().map(|manifest| manifest.name.clone()).collect();
         let appended: u64 = manifests.iter().map(|manifest| manifest.holds.counts.appended).sum();
         let appended = i64::try_from(appended).unwrap_or(i64::MAX);
-        self.retain.hold().await?;
         self.retain.store.drop_month(&self.retain.holder, month.begin(), &names, appended).await?;
         for manifest in manifests {
             self.removed(manifest);

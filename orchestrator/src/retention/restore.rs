@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long the lease lasts; extended after every batch.
-const LEASE: Millis = Millis(600_000);
+const LEASE: Millis = Millis(60_000);
 
 /// Events written in one transaction, about; a stream is never split.
 const EVENTS_TOGETHER: usize = 500;

@@ -35,8 +35,8 @@ use crate::{
     },
 };
 
-/// How long the lease lasts; extended between steps. Longer than any of them should take.
-const LEASE: Millis = Millis(600_000);
+/// How long the lease lasts, which is extended all the time: as long others wait when the process dies.
+const LEASE: Millis = Millis(30_000);
 
 /// Streams judged, and copied, together.
 pub(super) const STREAMS_PER_PAGE: u32 = 500;
@@ -72,7 +72,10 @@ impl Retain {
     /// When another process does it, or the database or the folder cannot be used. What was done stays done.
     pub async fn run(&self) -> Result<Report, Error> {
         self.hold().await?;
-        let done = self.run_alone().await;
+        let done = tokio::select! {
+            done = self.run_alone() => done,
+            lost = self.keep_holding() => Err(lost),
+        };
         if let Err(error) = self.store.let_retention_go(&self.holder).await {
             tracing::debug!(%error, "the lease on retention ends by itself");
         }
@@ -99,7 +102,20 @@ impl Retain {
         Ok(run.report)
     }
 
-    pub(super) async fn hold(&self) -> Result<(), Error> {
+    /// Extends the lease until another process has it. That the database does not answer is no loss yet: it removes nothing
+    /// for whoever has lost the lease.
+    async fn keep_holding(&self) -> Error {
+        loop {
+            tokio::time::sleep(Duration::from_millis(LEASE.0 / 3)).await;
+            match self.hold().await {
+                Ok(()) => {}
+                Err(lost @ Error::Database(RetentionError::Busy)) => return lost,
+                Err(error) => tracing::debug!(%error, "the lease on retention was not extended"),
+            }
+        }
+    }
+
+    async fn hold(&self) -> Result<(), Error> {
         if self.store.hold_retention(&self.holder, LEASE).await? { Ok(()) } else { Err(RetentionError::Busy.into()) }
     }
 
@@ -118,7 +134,6 @@ impl Retain {
                 return Ok(());
             }
             uncounted = now_uncounted;
-            self.hold().await?;
         }
     }
 }
@@ -287,11 +302,9 @@ impl Run<'_> {
         let definitions: Vec<DefinitionCopy> = store.definitions().await?.iter().map(DefinitionCopy::from).collect();
         let mut writer = Writer::begin(&self.folder, &name, rfc3339(now), definitions)?;
         for page in ids.chunks(STREAMS_PER_PAGE as usize) {
-            self.retain.hold().await?;
             writer = self.copy(writer, page).await?;
         }
         let manifest = beside(move || writer.finish()).await??;
-        self.retain.hold().await?;
         let Counts { sagas, streams, events, .. } = manifest.holds.counts;
         let part = Part {
             name,
@@ -349,7 +362,6 @@ impl Run<'_> {
             leaving.drain(..gone);
             // Commits get at least as much of the writer's time.
             tokio::time::sleep(began.elapsed().max(Duration::from_millis(1))).await;
-            self.retain.hold().await?;
         }
         store.end_removing(&manifest.name).await?;
         self.removed(manifest);

@@ -1,6 +1,6 @@
 //! Retention: a month leaves whole, with its partitions ([`month`]).
 //!
-//! Everything here goes through a session of its own, so that nothing else waits for it.
+//! Everything here but the lease goes through a session of its own, so that nothing else waits for it.
 
 use std::collections::HashSet;
 
@@ -61,13 +61,13 @@ impl Retention for PostgresStore {
         .bind(holder)
         .bind(i64::try_from(lease.0).unwrap_or(i64::MAX / 1000) * 1000);
         let held =
-            self.retention.ask(async |session| holding.execute(session).await.map_err(failed)).await?.rows_affected();
+            self.groups.ask(async |session| holding.execute(session).await.map_err(failed)).await?.rows_affected();
         Ok(held == 1)
     }
 
     async fn let_retention_go(&self, holder: &str) -> Result<(), StoreError> {
         let letting_go = sqlx::query("DELETE FROM retention_lease WHERE holder = $1").bind(holder);
-        self.retention.ask(async |session| letting_go.execute(session).await.map(drop).map_err(failed)).await
+        self.groups.ask(async |session| letting_go.execute(session).await.map(drop).map_err(failed)).await
     }
 
     async fn needs(&self) -> Result<Vec<Need>, StoreError> {
