@@ -1,6 +1,8 @@
 //! Latencies to look at, not to pass: `cargo xtask figures` runs these and prints a table. They say how it is on the
 //! machine they run on.
 
+mod events;
+
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -29,9 +31,13 @@ async fn measure(what: &str, skald: &Skald, definition: &str, input: &Value) {
     };
     // The first ones open connections and fill caches.
     stream::iter(0..40).map(run).buffer_unordered(AT_ONCE).collect::<Vec<Duration>>().await;
-    let mut took: Vec<Duration> = stream::iter(0..RUNS).map(run).buffer_unordered(AT_ONCE).collect().await;
+    print_quantiles(what, stream::iter(0..RUNS).map(run).buffer_unordered(AT_ONCE).collect().await);
+}
+
+fn print_quantiles(what: &str, mut took: Vec<Duration>) {
     took.sort();
-    let quantile = |per_mille: usize| took[(RUNS * per_mille / 1000).min(RUNS - 1)].as_secs_f64() * 1000.0;
+    let last = took.len() - 1;
+    let quantile = |per_mille: usize| took[(took.len() * per_mille / 1000).min(last)].as_secs_f64() * 1000.0;
     println!(
         "figure: {what:<64} p50 {:>7.1} ms   p99 {:>7.1} ms   max {:>7.1} ms",
         quantile(500),
