@@ -43,7 +43,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Archive and remove what is old, once
     ///
-    /// As [retention] of the configuration says, which a server does by itself now and then. Needs its `age` and `archive`.
+    /// As the section `retention` of the configuration says, whose `age` and `archive` it needs. A server does it by itself now
+    /// and then.
     Retain(RetainArgs),
     /// Bring parts of the archive back into the database
     ///

@@ -21,7 +21,7 @@ const HEARD: usize = 500;
 
 fn event(number: usize) -> Value {
     json!({
-        "event_id": Uuid::now_v7(),
+        "event_id": Uuid::new_v4(),
         "type": "CartItemAdded",
         "data": {"product_id": format!("p-{number}"), "quantity": 2, "store": "s-main"},
     })

@@ -3,7 +3,7 @@
 //! A stream goes whole. It is old when its saga ended, or its last event was appended, longer ago than the configured age;
 //! it is needed while a consumer group, a relay or the counts of events are not past it ([`judge`]). What goes is first
 //! written to the archive ([`archive`]), read back and checked, and only then removed ([`run`]); so a crash at any point
-//! leaves each stream in the database or in a part of the archive that is whole, or in both. [`restore`] brings a part
+//! leaves each stream in the database or in a part of the archive that is whole, or in both. [`restore()`] brings a part
 //! back.
 //!
 //! One process at a time does it, under a lease in the database, by a session or in turns that the engine's commits need
