@@ -7,26 +7,30 @@ use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Deployment, Folder, Postgres, Sqlite, eventually, met, order, redis::Redis};
+use crate::harness::{
+    Backend, Deployment, Folder, Postgres, Sqlite, eventually, met, order,
+    participants::{Part, Service},
+    redis::Redis,
+};
 
 const SETTLED_MAX: Duration = Duration::from_secs(120);
 
 /// Where the services hear of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bus {
+pub enum Bus {
     Skald,
     Streams,
 }
 
 /// Skald, services that take part, and what carries the events.
-struct World {
-    all: Deployment,
+pub struct World {
+    pub all: Deployment,
     redis: Option<Redis>,
     folder: Folder,
 }
 
 impl World {
-    async fn start(backend: Backend, bus: Bus) -> Self {
+    pub async fn start(backend: Backend, bus: Bus) -> Self {
         let folder = Folder::new();
         let redis = match bus {
             Bus::Skald => None,
@@ -36,9 +40,20 @@ impl World {
         Self { all, redis, folder }
     }
 
-    async fn begin(&self, definition: &str, mode: &str, input: &Value) -> String {
+    /// A worker that lives on the same events.
+    pub async fn worker(&self, name: &'static str, flags: &[String], backend: Backend) -> Service {
+        let part = Part {
+            skald_url: Some(self.all.skald.client.url.clone()),
+            bus: self.redis.as_ref().map(|redis| redis.url.clone()),
+        };
+        Service::worker(&part, name, flags, backend, self.folder.path()).await
+    }
+
+    /// `definition` may have further parameters: `checkout?from=cart-1`.
+    pub async fn begin(&self, definition: &str, mode: &str, input: &Value) -> String {
         eventually("a start is acknowledged", SETTLED_MAX, async || {
-            let path = format!("/sagas/{definition}?mode={mode}");
+            let joint = if definition.contains('?') { '&' } else { '?' };
+            let path = format!("/sagas/{definition}{joint}mode={mode}");
             let request = self.all.skald.client.request(Method::POST, &path).json(input);
             let request = request.header("Prefer", "respond-async");
             let answer = self.all.skald.client.send(request).await.map_err(|error| error.to_string())?;
@@ -48,13 +63,13 @@ impl World {
         .await
     }
 
-    async fn run(&self, definition: &str, mode: &str, input: &Value) -> Value {
+    pub async fn run(&self, definition: &str, mode: &str, input: &Value) -> Value {
         let id = self.begin(definition, mode, input).await;
         self.all.skald.ended(&id).await
     }
 }
 
-fn declined(customer: &str) -> Value {
+pub fn declined(customer: &str) -> Value {
     let mut input = order(customer);
     input["payment"]["token"] = json!("tok_declined");
     input
@@ -96,6 +111,16 @@ async fn both_modes_end_alike_and_their_streams_tell_the_same_13(
         }
     }
     world.all.check().await;
+    if bus == Bus::Streams {
+        let skald = &world.all.skald;
+        let published = skald.metric("events_published_total", "").await;
+        eventually("everything is relayed", SETTLED_MAX, async || {
+            let relayed = skald.metric("events_relayed_total", "").await;
+            let lag = skald.metric("relay_lag_events", "").await;
+            met(relayed >= published && lag == 0.0, || format!("{relayed} of {published}, {lag} behind"))
+        })
+        .await;
+    }
 }
 
 #[rstest]

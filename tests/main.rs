@@ -26,8 +26,11 @@ mod pausing;
 mod poison;
 mod replicas;
 mod retention;
+#[path = "../participants/tests/workers/smtp_server.rs"]
+mod smtp_server;
 mod starts;
 mod stream;
 mod tutorial;
 mod verify;
 mod waiting;
+mod workers;

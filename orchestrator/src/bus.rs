@@ -19,6 +19,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     api::{events::cloud_event::CloudEvent, problem::Problem},
+    metrics::Metrics,
     storage::{
         Store, StoreError,
         log::{EventLog, LogFilter, LogPage, LogQuery},
@@ -50,6 +51,7 @@ pub struct Parts {
     pub owner_id: String,
     /// Changes when this replica has committed, and ends with its engine.
     pub commits: watch::Receiver<u64>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// How publishing goes, for readiness.
@@ -142,6 +144,7 @@ impl Relay {
             LogQuery { after: self.relayed.clone(), until: BTreeMap::new(), limit: PAGE, filter: LogFilter::default() };
         let LogPage { events, read_to, more } = self.parts.log.log(&query).await?;
         if !events.is_empty() {
+            let count = events.len();
             let mut batch = redis::pipe();
             batch.atomic();
             let length = StreamMaxlen::Approx(usize::try_from(self.parts.keep).unwrap_or(usize::MAX));
@@ -154,6 +157,7 @@ impl Relay {
                 batch.hset(RELAYED, shard.0, position).ignore();
             }
             let () = batch.query_async(&mut self.connect().await?).await?;
+            self.parts.metrics.events.relayed.inc_by(count as u64);
         }
         if read_to != self.relayed {
             self.parts.log.note_relayed(BUS, &read_to).await?;
@@ -171,13 +175,19 @@ impl Relay {
         let mine = |owner: &Option<String>| owner.as_deref() == Some(&*self.parts.owner_id);
         let owned: BTreeSet<Shard> = shards.into_iter().filter(|row| mine(&row.owner)).map(|row| row.shard).collect();
         let heads = self.parts.log.heads().await?;
-        let noted: BTreeMap<u16, i64> = self.connect().await?.hgetall(RELAYED).await?;
+        let head = |shard: &Shard| heads.get(shard).copied().unwrap_or(0);
         let keep = i64::try_from(self.parts.keep).unwrap_or(i64::MAX);
-        let place = |shard: &Shard| {
-            let newest = heads.get(shard).copied().unwrap_or(0).saturating_sub(keep).max(0);
-            noted.get(&shard.0).copied().unwrap_or(newest)
+        let newest = |shard: &Shard| head(shard).saturating_sub(keep).max(0);
+        let behind = |relayed: &BTreeMap<Shard, i64>| -> i64 {
+            let place = |shard| relayed.get(shard).copied().unwrap_or(0).max(newest(shard));
+            owned.iter().map(|shard| head(shard) - place(shard)).sum()
         };
+        // First by what was known, for Redis may not answer.
+        self.parts.metrics.events.relay_lag.set(behind(&self.relayed));
+        let noted: BTreeMap<u16, i64> = self.connect().await?.hgetall(RELAYED).await?;
+        let place = |shard: &Shard| noted.get(&shard.0).copied().unwrap_or_else(|| newest(shard));
         self.relayed = owned.iter().map(|shard| (*shard, place(shard))).collect();
+        self.parts.metrics.events.relay_lag.set(behind(&self.relayed));
         self.owned = owned;
         self.looked_at = Some(Instant::now());
         Ok(())

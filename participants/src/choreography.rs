@@ -25,7 +25,7 @@ use crate::{
 /// Where the service takes part in choreographed sagas.
 #[derive(Debug, Clone)]
 pub struct SkaldOptions {
-    /// Skald's own URL, e.g. `http://127.0.0.1:7070`.
+    /// Skald's own URL, e.g. `http://127.0.0.1:7070`, or those of several replicas, separated by commas.
     pub url: String,
     /// The Redis to take events from; without it they come from Skald, by a consumer group over HTTP.
     pub bus: Option<String>,

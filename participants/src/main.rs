@@ -35,7 +35,7 @@ struct Arguments {
     /// How long idempotency keys are kept, e.g. 720h; for ever unless given.
     #[arg(long, value_parser = parse_duration)]
     key_retention: Option<Duration>,
-    /// Skald's URL, e.g. http://127.0.0.1:7070: a service takes part in its choreographed sagas, a worker needs its events.
+    /// Skald's URL, e.g. http://127.0.0.1:7070, or those of several replicas, separated by commas: a service takes part in its choreographed sagas, a worker needs its events.
     #[arg(long)]
     skald_url: Option<String>,
     /// Where to take events from: redis://HOST, or Skald itself unless given.

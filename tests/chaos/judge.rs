@@ -30,14 +30,16 @@ use crate::harness::{
 const SETTLED_WITHIN: Duration = Duration::from_secs(420);
 const VERIFIED_WITHIN: Duration = Duration::from_secs(300);
 const COMMANDED_WITHIN: Duration = Duration::from_secs(60);
+/// Groups of consumers, one of each participant.
+const REACTORS: usize = 3;
 /// A retry; what was refused for good is undone; what cannot be undone is retried again.
 const REPAIRS: [&str; 4] = ["retry", "compensate", "retry", "abandon"];
 /// Sagas whose whole story is printed.
 const TOLD_MAX: usize = 5;
 
-/// Waits until all sagas have ended or are parked, and has the parked ones repaired until none is left. Gives how many
-/// there were.
-pub async fn settle(database: &Database, replicas: &[Client]) -> usize {
+/// Waits until all sagas have ended or are parked, and has the parked ones repaired until none is left; then until the
+/// participants have done all that follows. Gives how many were parked.
+pub async fn settle(database: &Database, shop: &Shop, replicas: &[Client]) -> usize {
     settled(database).await;
     let mut parked = 0;
     for repair in REPAIRS {
@@ -54,7 +56,32 @@ pub async fn settle(database: &Database, replicas: &[Client]) -> usize {
         }
         settled(database).await;
     }
+    eventually("participants owe nothing", SETTLED_WITHIN, async || nothing_is_owed(shop).await).await;
+    eventually("groups have every event", SETTLED_WITHIN, async || all_is_handled(&replicas[0]).await).await;
     parked
+}
+
+/// A saga may end before its participants do: what they told too late, they undo by themselves.
+async fn nothing_is_owed(shop: &Shop) -> Result<(), String> {
+    for service in shop.services() {
+        for table in ["saga_outbox", "saga_unfinished"] {
+            let sql = format!("SELECT CAST(COUNT(*) AS TEXT) FROM {table}");
+            let rows = service.database().texts::<1>(sql).await;
+            let none = [[Some("0".to_owned())]];
+            met(rows == none, || format!("{table} of {}: {rows:?}", service.url()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Invariant 11: the participants' groups have handled every event, and parked none.
+async fn all_is_handled(replica: &Client) -> Result<(), String> {
+    let groups = replica.try_get("/groups").await.map_err(|error| error.to_string())?;
+    let items = groups.body["items"].as_array().filter(|items| items.len() == REACTORS);
+    let items = items.ok_or_else(|| groups.text.clone())?;
+    let open = ["ahead", "in_hand", "retrying", "waiting", "parked"];
+    let is_through = |group: &serde_json::Value| open.iter().all(|count| group["lag"][*count] == 0);
+    met(items.iter().all(is_through), || groups.text.clone())
 }
 
 async fn settled(database: &Database) {
@@ -92,6 +119,7 @@ async fn command(replicas: &[Client], saga: &str, name: &str) {
 #[derive(Debug, Default, Serialize)]
 pub struct Judged {
     pub sagas_per_end: BTreeMap<String, usize>,
+    pub sagas_per_mode: BTreeMap<String, usize>,
     pub starts_acknowledged: usize,
     /// Starts without a key that nobody can know about.
     pub starts_unknown: usize,
@@ -110,10 +138,12 @@ pub async fn judge(database: &Database, shop: &Shop, load: &Load, followed: Opti
     let told = load.told();
     let mut violations = log.violations_of_commands("compensate", &told.compensated);
     violations.extend(told.violations);
+    violations.extend(log.violations_of_outcomes(&told.doomed));
     violations.extend(log.violations_of_strangers(&told.acknowledged, told.unknown));
     let events_followed = followed.as_ref().map_or(0, Followed::events);
     violations.extend(followed.map(|followed| followed.still_stands(&log.by_position())).unwrap_or_default());
     let starts_acknowledged = told.acknowledged.iter().map(|start| &start.saga).collect::<BTreeSet<_>>().len();
+    let sagas_per_mode = log.modes();
     let checker = Checker::of(log, effects).acknowledged(told.acknowledged);
     violations.extend(checker.violations());
     for saga in sagas_in(&violations).iter().take(TOLD_MAX) {
@@ -121,6 +151,7 @@ pub async fn judge(database: &Database, shop: &Shop, load: &Load, followed: Opti
     }
     Judged {
         sagas_per_end: checker.ends(),
+        sagas_per_mode,
         starts_acknowledged,
         starts_unknown: told.unknown,
         answers: told.answers,

@@ -1,5 +1,5 @@
-//! The clients: they start checkouts through any replica until a start is acknowledged, some leave and come back, and
-//! operators change their minds.
+//! The clients: they start checkouts of both modes through any replica until a start is acknowledged, some leave and come
+//! back, and operators change their minds.
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +31,8 @@ const COMMAND_EVERY: Duration = Duration::from_millis(600);
 /// An operator acts on one of so many of the latest sagas.
 const LATEST: usize = 40;
 pub const CUSTOMERS: usize = 20;
+/// Every so manieth checkout is choreographed.
+const CHOREOGRAPHED_EVERY: usize = 3;
 
 /// The clients and what they were told.
 #[derive(Debug, Default)]
@@ -46,6 +48,8 @@ pub struct Told {
     pub acknowledged: Vec<Start>,
     /// Sagas of which a command to compensate was answered with 200.
     pub compensated: Vec<String>,
+    /// Sagas whose order cannot be filled, for want of money or stock.
+    pub doomed: Vec<String>,
     /// Answers to starts by status; `none` when there was none.
     pub answers: BTreeMap<String, usize>,
     /// Answers that no client should get.
@@ -85,6 +89,9 @@ impl Silence {
 /// A checkout of the plan.
 struct Checkout {
     input: Value,
+    mode: &'static str,
+    /// It cannot be filled.
+    doomed: bool,
     key: Option<String>,
     random: StdRng,
     /// The client leaves before its first answer.
@@ -99,18 +106,20 @@ impl Checkout {
         let mut input = order(&format!("c-{}", number % CUSTOMERS));
         let product = ["p-1", "p-2", "p-3"].choose(&mut random).expect("there are some");
         input["items"][0]["product_id"] = json!(product);
+        let mode = if number.is_multiple_of(CHOREOGRAPHED_EVERY) { "choreographed" } else { "orchestrated" };
+        let mut doomed = true;
         match random.random_range(0..100) {
             0..12 => input["payment"]["token"] = json!("tok_declined"),
             // Of these there are none.
             12..18 => {
                 input["items"] = json!([{"product_id": "p-1", "quantity": 1}, {"product_id": "p-5", "quantity": 1}])
             }
-            _ => {}
+            _ => doomed = false,
         }
         let key = random.random_bool(0.9).then(|| format!("order-{seed}-{number}"));
         let leaves = key.is_some() && random.random_bool(0.1);
         let asks_again = key.is_some() && random.random_bool(0.1);
-        Self { input, key, random, leaves, asks_again }
+        Self { input, mode, doomed, key, random, leaves, asks_again }
     }
 }
 
@@ -170,6 +179,9 @@ impl Load {
             };
             match (saga, &checkout.key) {
                 (Some(saga), key) => {
+                    if checkout.doomed {
+                        self.lock().doomed.push(saga.clone());
+                    }
                     self.acknowledge(Start { key: key.clone(), saga: saga.clone() }, first.is_none());
                     if first.replace(saga).is_some() || !checkout.asks_again {
                         return;
@@ -267,7 +279,8 @@ async fn pause(random: &mut StdRng) {
 }
 
 async fn ask(replica: &Client, checkout: &Checkout) -> Option<(u16, String, Option<String>)> {
-    let mut request = replica.request(Method::POST, "/sagas/checkout").json(&checkout.input);
+    let path = format!("/sagas/checkout?mode={}", checkout.mode);
+    let mut request = replica.request(Method::POST, &path).json(&checkout.input);
     if let Some(key) = &checkout.key {
         request = request.header("Idempotency-Key", key);
     }

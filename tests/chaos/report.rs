@@ -167,7 +167,7 @@ impl fmt::Display for Report {
         )?;
         let (compensated, parked) = (self.judged.operators_compensated, self.parked);
         writeln!(f, "  operators    {compensated} sagas compensated, {parked} parked ones retried")?;
-        writeln!(f, "  ends         {:?}", self.judged.sagas_per_end)?;
+        writeln!(f, "  ends         {:?} of {:?}", self.judged.sagas_per_end, self.judged.sagas_per_mode)?;
         let mut takeovers: Vec<u64> = self.takeovers.iter().map(|takeover| takeover.ms).collect();
         takeovers.sort_unstable();
         if let (Some(fastest), Some(slowest)) = (takeovers.first(), takeovers.last()) {

@@ -26,7 +26,7 @@ use crate::harness::{
     database::Database,
     deployment::bundled_definitions,
     eventually, met,
-    participants::Shop,
+    participants::{Part, Shop},
     skald::{Setup, participant},
     small_disk::SmallDisk,
 };
@@ -73,7 +73,9 @@ impl Embedded {
                 None
             }
         };
-        let shop = Shop::start(Sqlite, folder.path()).await;
+        let listen = format!("127.0.0.1:{}", free_port());
+        let part = Part { skald_url: Some(format!("http://{listen}")), bus: None };
+        let shop = Shop::taking(&part, Sqlite, folder.path()).await;
         world::stock(&shop, SAGAS).await;
         let place = disk.as_ref().map_or(folder.path(), SmallDisk::path);
         let database = Database::Sqlite(place.join("skald.db"));
@@ -84,7 +86,6 @@ impl Embedded {
             definitions: bundled_definitions(),
             config: participants.map(|(name, service)| participant(name, service.url())).concat(),
         };
-        let listen = format!("127.0.0.1:{}", free_port());
         let skald = Skald::start_at(setup, &listen).await;
         Self { skald, shop, database, disk, folder }
     }
@@ -162,7 +163,7 @@ struct Report {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_10() {
+async fn kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_13() {
     let begun = Instant::now();
     let mut embedded = Embedded::start().await;
     let clients = [embedded.skald.client.clone()];
@@ -184,7 +185,7 @@ async fn kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_10() {
     };
     tokio::join!(starting, breaking);
     embedded.shop.heal().await;
-    judge::settle(&embedded.database, &clients).await;
+    judge::settle(&embedded.database, &embedded.shop, &clients).await;
     let judged = judge::judge(&embedded.database, &embedded.shop, &load, None).await;
     let report = Report {
         events: EVENTS.into(),

@@ -4,6 +4,7 @@
 //! ```text
 //! clients -> replica 0..2 -> proxy per replica     -> PostgreSQL: Skald's database, catalog's
 //!                         -> proxy per participant -> catalog, sales, orders (SQLite but for catalog's)
+//! catalog, sales, orders  -> whichever replica answers
 //! ```
 
 use std::{fs, net::SocketAddr, path::Path};
@@ -17,7 +18,7 @@ use crate::harness::{
     cluster::{Cluster, free_port},
     database::Database,
     deployment::bundled_definitions,
-    participants::{Service, Shop},
+    participants::{Part, Service, Shop},
     postgres::OwnDatabase,
     proxy::Proxy,
     skald::{Setup, Skald, participant},
@@ -63,10 +64,13 @@ impl World {
         let sqlite = |name: &str| Database::Sqlite(folder.path().join(format!("{name}.db")));
         let at = || format!("127.0.0.1:{}", free_port());
         let [at_catalog, at_sales, at_orders] = [at(), at(), at()];
+        let at_replicas: [String; REPLICAS] = std::array::from_fn(|_| at());
+        let urls = at_replicas.each_ref().map(|address| format!("http://{address}"));
+        let part = Part { skald_url: Some(urls.join(",")), bus: None };
         let (catalog, sales, orders) = tokio::join!(
-            Service::start_at("catalog", catalog, folder.path(), &at_catalog),
-            Service::start_at("sales", sqlite("sales"), folder.path(), &at_sales),
-            Service::start_at("orders", sqlite("orders"), folder.path(), &at_orders),
+            Service::start_at(&part, "catalog", catalog, folder.path(), &at_catalog),
+            Service::start_at(&part, "sales", sqlite("sales"), folder.path(), &at_sales),
+            Service::start_at(&part, "orders", sqlite("orders"), folder.path(), &at_orders),
         );
         let shop = Shop { catalog, sales, orders };
         stock(&shop, sagas).await;
@@ -81,10 +85,10 @@ impl World {
         let direct = format!(":{}/", cluster.port);
         let mut servers = Vec::new();
         // One after another: the first makes the tables.
-        for (number, link) in network.databases.iter().enumerate() {
+        for ((number, link), at) in network.databases.iter().enumerate().zip(&at_replicas) {
             let database_url = database.url().replace(&direct, &format!(":{}/", link.port));
             let setup = network.setup(&folder.path().join(format!("replica-{number}")), database_url);
-            servers.push(Skald::start_at(setup, &at()).await);
+            servers.push(Skald::start_at(setup, at).await);
         }
         Self { servers: Servers(servers), network, shop, database, folder, cluster }
     }

@@ -100,6 +100,22 @@ impl Log {
         self.rows.iter().map(fate).collect()
     }
 
+    /// Sagas per mode.
+    pub fn modes(&self) -> BTreeMap<String, usize> {
+        let mut modes = BTreeMap::new();
+        for [_, _, mode, ..] in self.rows.values() {
+            *modes.entry(text(mode.clone())).or_default() += 1;
+        }
+        modes
+    }
+
+    /// Invariant 13: in whatever mode, an order that cannot be filled is not completed.
+    pub fn violations_of_outcomes(&self, doomed: &[String]) -> Vec<String> {
+        let fates = self.fates();
+        let completed = doomed.iter().filter(|saga| fates.get(*saga).is_some_and(|fate| fate.status == "completed"));
+        completed.map(|saga| format!("13: saga {saga} is completed, and its order cannot be filled")).collect()
+    }
+
     pub fn violations(&self) -> Vec<String> {
         let mut violations = self.of_positions();
         for (saga, stream) in &self.streams {

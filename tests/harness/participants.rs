@@ -19,7 +19,7 @@ use super::{
 
 const REVIVED_WITHIN: Duration = Duration::from_secs(60);
 
-/// One demo service.
+/// One demo service, or a worker.
 #[derive(Debug)]
 pub struct Service {
     name: &'static str,
@@ -31,9 +31,10 @@ pub struct Service {
     part: Vec<String>,
 }
 
-/// Whose choreographed sagas a service takes part in, and where it hears of them.
+/// Whose choreographed sagas a service takes part in, or whose events a worker lives on, and where it hears of them.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
+    /// Of one or several replicas, separated by commas.
     pub skald_url: Option<String>,
     /// None: from Skald itself.
     pub bus: Option<String>,
@@ -101,8 +102,14 @@ impl Service {
     }
 
     /// On this database, at this address.
-    pub async fn start_at(name: &'static str, database: Database, folder: &Path, listen: &str) -> Self {
-        Self::launch(name, database, folder, listen, Vec::new()).await
+    pub async fn start_at(part: &Part, name: &'static str, database: Database, folder: &Path, listen: &str) -> Self {
+        Self::launch(name, database, folder, listen, part.flags()).await
+    }
+
+    /// A worker beside the three, with these flags of its own.
+    pub async fn worker(part: &Part, name: &'static str, flags: &[String], backend: Backend, folder: &Path) -> Self {
+        let database = Database::create(backend, folder, name).await;
+        Self::launch(name, database, folder, "127.0.0.1:0", [&part.flags(), flags].concat()).await
     }
 
     async fn launch(name: &'static str, database: Database, folder: &Path, listen: &str, part: Vec<String>) -> Self {

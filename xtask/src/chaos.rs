@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// It does not build, or an invariant is violated.
 pub fn run_on_sqlite() -> Result<()> {
     build()?;
-    check(&mut test("chaos::sqlite::kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_10"))
+    check(&mut test("chaos::sqlite::kill_9_and_a_full_disk_lose_nothing_on_sqlite_1_to_13"))
 }
 
 /// What CI runs.

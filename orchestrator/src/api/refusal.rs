@@ -56,10 +56,11 @@ pub fn of_input(refusal: Refusal) -> Problem {
         }
         // A key belongs to a start, and starts look the key up.
         Refusal::KeyExists => Problem::internal("a start key was refused outside a keyed start"),
-        // Nothing but an append is refused like this.
-        refusal @ (Refusal::WrongVersion { .. } | Refusal::EventIdTaken { .. } | Refusal::Unwritable(_)) => {
-            Problem::internal(refusal)
-        }
+        // Nothing but an append or a report is refused like this, and a report that is known succeeds.
+        refusal @ (Refusal::WrongVersion { .. }
+        | Refusal::EventIdTaken { .. }
+        | Refusal::Known { .. }
+        | Refusal::Unwritable(_)) => Problem::internal(refusal),
         Refusal::Stuck(reason) => Problem::internal(reason),
     }
 }

@@ -86,6 +86,8 @@ async fn follow(what: &str, target: &ProjectionName, bar: &ProgressBar) -> anyho
     let Ok(mut path) = url.path_segments_mut() else { bail!("--views-url {base} is no URL of a service") };
     path.pop_if_empty().extend(["projections", &target.name, what]);
     drop(path);
+    // The client wants it even where there is no TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().read_timeout(SILENCE_MAX).build()?;
     let mut answer = client.post(url).send().await.with_context(|| format!("{base} does not answer"))?;
     if !answer.status().is_success() {

@@ -88,6 +88,7 @@ impl Service {
                 log: Arc::clone(&database) as _,
                 owner_id: owner.id.clone(),
                 commits: engine.commits(),
+                metrics: Arc::clone(&metrics),
             }))
         });
         let bus = bus.transpose()?;

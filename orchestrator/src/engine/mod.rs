@@ -173,7 +173,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When a report does not fit the saga's state, or this replica cannot take it.
+    /// When a report does not fit the saga's state, or this replica cannot take it; with `Known` when nothing in it is new.
     pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
         self.input(saga, Input::Reported(reported)).await
     }

@@ -161,7 +161,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// When a report does not fit the saga's state, or no replica can take it.
+    /// When a report does not fit the saga's state, or no replica can take it; with `Known` when nothing in it is new.
     pub async fn report(&self, saga: SagaId, reported: Reported) -> Answer {
         let input = InputMessage::Reported(reported);
         self.carry_out(saga.shard(self.parts.shards), &SagaInput { saga, input }).await

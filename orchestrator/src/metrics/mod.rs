@@ -2,7 +2,7 @@
 //!
 //! Labels have few values by construction: definitions, steps and services come from what operators registered or
 //! configured, the rest are words of this program. A saga's id is never a label, and no text that a client or a
-//! participant sent.
+//! participant sent, but for the largest categories of streams.
 //!
 //! | metric | kind | labels | what |
 //! | --- | --- | --- | --- |
@@ -18,6 +18,9 @@
 //! | `parked_sagas` | gauge | mode | sagas that need an operator |
 //! | `events_published_total` | counter | mode | events made durable in the log, from which all consumers read; `none`: of no saga |
 //! | `event_store_operations_total` | counter | operation, result | streams appended to, or read by the engine |
+//! | `event_store_event_count` | gauge | category | events ever written to the log, by all replicas; the largest 20 categories, the others as `_other` |
+//! | `events_relayed_total` | counter | | events given to the bus |
+//! | `relay_lag_events` | gauge | | durable events of this replica's shards that the bus does not have yet |
 //! | `external_service_call_duration_seconds` | histogram | service, operation, outcome | requests to participants |
 //! | `participant_calls_in_flight` | gauge | service | requests being made |
 //! | `participant_calls_waiting` | gauge | service | calls waiting in memory for a permit or the rate |
@@ -181,6 +184,7 @@ mod tests {
         metrics.events.published(Some(Mode::Choreographed), 3);
         metrics.events.published(None, 2);
         metrics.retention.removed(2, 1, 9);
+        metrics.events.stored([("saga", 7), ("cart", 2), ("saga", 3)]);
         metrics.engine.commit_failed("shard_lost");
         metrics.http.request("GET", "/sagas/{id}", 200, Duration::from_millis(1));
         metrics.calls.of("sales").called(CallKind::Action, CallOutcome::Status2xx, Duration::from_millis(3));
@@ -205,6 +209,7 @@ mod tests {
             r#"events_published_total{mode="choreographed"} 3"#,
             r#"events_published_total{mode="none"} 2"#,
             r#"retention_removed_total{kind="event"} 9"#,
+            r#"event_store_event_count{category="saga"} 10"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

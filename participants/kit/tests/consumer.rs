@@ -1,17 +1,21 @@
 //! Consumers: each event once, whatever the source repeats, loses or shuffles; the same on HTTP and on Redis.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
     fixture::{Backend, REFUSED, TestDatabase, eventually},
     redis_server::RedisServer,
-    store::Store,
+    store::{SHARDS, Store},
 };
 use rstest::rstest;
 use serde_json::json;
 use skald_kit::{
     Consumer, ConsumerOptions, Db, DbOptions, Failure, IntakeOptions, Tx, TxFuture, Unobserved,
-    bus::{Filter, GroupOptions, HttpGroup, RedisGroup, RedisOptions, Source},
+    bus::{Filter, GroupOptions, HttpGroup, RedisGroup, RedisOptions, Settled, Settlement, Source},
     events::Event,
     params,
 };
@@ -246,4 +250,48 @@ async fn what_is_no_event_goes_to_the_dead_letters() {
     world.store.append("cart-1", "Added", json!({}));
     eventually("others go on", async || world.applied("cart-1").await == up_to(1)).await;
     consumer.stop().await;
+}
+
+/// Names of a group's consumers, of all shards.
+async fn consumers(redis: &RedisServer) -> BTreeSet<String> {
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut names = BTreeSet::new();
+    for shard in 0..SHARDS {
+        let key = format!("skald:events:{shard}");
+        let reply: redis::streams::StreamInfoConsumersReply =
+            redis::cmd("XINFO").arg("CONSUMERS").arg(key).arg("applied").query_async(&mut connection).await.unwrap();
+        names.extend(reply.consumers.into_iter().map(|consumer| consumer.name));
+    }
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_gone_from_redis_is_forgotten_once_nothing_of_it_is_left() {
+    let world = World::new(Bus::Redis, Backend::Sqlite).await;
+    let redis = world.redis.as_ref().unwrap();
+    let member = |consumer: &str| {
+        let forget_after = Duration::ZERO;
+        RedisGroup::new(RedisOptions { forget_after, ..RedisOptions::new(redis.url(), "applied", consumer) }).unwrap()
+    };
+    let take_one = async |member: &RedisGroup, stream: &str| {
+        member.open().await.unwrap();
+        world.store.append(stream, "Written", json!({}));
+        let taken = Mutex::new(Vec::new());
+        eventually("one is handed out", async || {
+            let deliveries = member.poll(&[], 10, Duration::from_millis(100)).await.unwrap();
+            let receipts = deliveries.into_iter().map(|delivery| delivery.receipt);
+            taken.lock().unwrap().extend(receipts);
+            !taken.lock().unwrap().is_empty()
+        })
+        .await;
+        taken.into_inner().unwrap()
+    };
+    let (holding, done) = (member("holding"), member("done"));
+    take_one(&holding, "note-1").await;
+    let receipts = take_one(&done, "note-2").await;
+    assert_eq!(consumers(redis).await, ["done", "holding"].map(str::to_owned).into());
+    let settled = receipts.into_iter().map(|receipt| Settlement { receipt, settled: Settled::Done });
+    done.settle(&settled.collect::<Vec<_>>()).await.unwrap();
+    member("next").open().await.unwrap();
+    assert_eq!(consumers(redis).await, ["holding".to_owned()].into(), "what it holds is for others to take over");
 }

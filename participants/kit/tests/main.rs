@@ -9,5 +9,6 @@ mod fixture;
 mod histories;
 mod outbox;
 mod redis_server;
+mod replicas;
 mod store;
 mod support;

@@ -1,4 +1,7 @@
-//! A mail server that takes whatever it is given, unless it is told to refuse.
+//! A mail server that takes whatever it is given, unless it is told otherwise.
+
+#![allow(dead_code, reason = "two test crates share this, and each uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "test support fails by panicking")]
 
 use std::sync::{
     Arc, Mutex,
@@ -15,6 +18,8 @@ pub struct SmtpServer {
     mails: Mutex<Vec<String>>,
     /// So many of the next recipients are put off.
     pub put_off: AtomicU32,
+    /// So many of the next mails are taken, and their senders never hear of it.
+    pub unanswered: AtomicU32,
 }
 
 impl SmtpServer {
@@ -61,6 +66,9 @@ impl SmtpServer {
                         stream.read_line(&mut mail).await.unwrap();
                     }
                     self.mails.lock().unwrap().push(mail);
+                    if self.unanswered.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_left).is_ok() {
+                        std::future::pending::<()>().await;
+                    }
                     "250 taken"
                 }
                 _ => "250 ok",

@@ -79,13 +79,20 @@ async fn read_models_show_what_the_log_says(#[values(Backend::Sqlite, Backend::P
 
     let running = views.get("/read-models/sagas-by-state/running").await;
     assert_eq!((&running["count"], &running["sagas"][0]["saga"]), (&json!(1), &json!(open)));
+    let parked = views.get("/read-models/sagas-by-state/parked").await;
+    assert_eq!((&parked["count"], &parked["sagas"]), (&json!(0), &json!([])), "a status that no saga has");
     let states = views.get("/read-models/sagas-by-state").await;
     let keys: Vec<&Value> = states["items"].as_array().unwrap().iter().map(|state| &state["key"]).collect();
     assert_eq!(keys, ["compensated", "completed", "running"]);
 
     let cart = views.get("/read-models/cart-contents/cart-42").await;
     assert_eq!(cart["items"], json!([{"product_id": "p-1", "quantity": 2}]));
-    for path in ["/read-models/cart-contents/cart-43", "/read-models/carts", "/read-models/carts/cart-42"] {
+    for path in [
+        "/read-models/cart-contents/cart-43",
+        "/read-models/carts",
+        "/read-models/carts/cart-42",
+        "/read-models/sagas-by-state/late",
+    ] {
         let answer = views.send(Method::GET, path).await;
         assert_eq!((answer.status, answer.code()), (404, "not_found"), "{path}");
     }

@@ -299,15 +299,19 @@ impl<R, A> Writer<R, A> {
                 return;
             }
             let Some((input, reply)) = resident.inbox.pop_front() else { break };
+            let is_report = matches!(input, Input::Reported(_));
             match decide::decide(&resident.definition, &resident.state, input, now) {
                 Err(illegal) => {
                     self.effects.extend(reply.map(|reply| Effect::Reply(reply, Err(Refusal::Illegal(illegal)))));
                 }
                 Ok(decision) if decision.events.is_empty() => {
                     resident.state = decision.next;
-                    let row = reply.is_some().then(|| resident.state.row(&resident.definition));
+                    let answer = reply.is_some().then(|| match is_report {
+                        true => Err(Refusal::Known { version: resident.state.version }),
+                        false => Ok(resident.state.row(&resident.definition)),
+                    });
                     self.carry_out(decision.commands);
-                    self.effects.extend(reply.zip(row).map(|(reply, row)| Effect::Reply(reply, Ok(row))));
+                    self.effects.extend(reply.zip(answer).map(|(reply, answer)| Effect::Reply(reply, answer)));
                 }
                 Ok(decision) => {
                     let version = resident.state.version;

@@ -123,6 +123,9 @@ pub enum Refusal {
     /// Or comes twice in one append, or some of an append's events are known and others not.
     #[error("the stream has another event {event_id:?}")]
     EventIdTaken { event_id: Arc<str> },
+    /// Of a report: the saga, at this version, has taken all of it in before.
+    #[error("the saga's stream tells that already")]
+    Known { version: u64 },
     #[error("the database refused the data: {0}")]
     Unwritable(String),
 }

@@ -302,10 +302,15 @@ impl World {
             return;
         }
         let Some(Entry { saga, report }) = reactor.outbox.get(&entry).cloned() else { return };
-        match answer {
-            Ok(row) => {
+        let taken = match answer {
+            Ok(row) => Ok(row.version),
+            Err(Refusal::Known { version }) => Ok(version),
+            Err(refusal) => Err(refusal),
+        };
+        match taken {
+            Ok(version) => {
                 self.watch.report_acknowledged(saga, &report);
-                self.participants.was_taken(saga, &report, row.version);
+                self.participants.was_taken(saga, &report, version);
             }
             Err(Refusal::Illegal(IllegalInput::NotUnderWay { .. } | IllegalInput::Ended(_))) => {
                 self.take_back(saga, &report);

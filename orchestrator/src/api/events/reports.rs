@@ -124,8 +124,10 @@ pub(super) async fn append(app: &App, saga: SagaId, asked: AppendEventsRequest) 
             duration: data.duration_ms.map(Millis),
         });
     }
+    let appended = |version, replayed| Appended { stream: Arc::from(saga.to_string()), version, replayed };
     match app.router().report(saga, Reported { reports, expected }).await {
-        Ok(row) => Ok(Appended { stream: Arc::from(saga.to_string()), version: row.version, replayed: false }),
+        Ok(row) => Ok(appended(row.version, false)),
+        Err(Refusal::Known { version }) => Ok(appended(version, true)),
         Err(Refusal::Illegal(illegal @ IllegalInput::NotUnderWay { .. })) => {
             Err(Problem::new(Code::StepNotEnabled, refusal::sentence(&illegal.to_string())))
         }

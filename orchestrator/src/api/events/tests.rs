@@ -43,6 +43,31 @@ async fn a_stream_is_appended_to_at_the_expected_version_and_each_event_once() {
 }
 
 #[actix_web::test]
+async fn a_participants_report_is_appended_to_its_saga_once_and_in_its_turn() {
+    let server = TestServer::logged().await;
+    let input = json!({
+        "customer_id": "c-1", "items": [{"product_id": "p-1", "quantity": 1}],
+        "payment": {"method": "card", "token": "tok_ok"},
+    });
+    let saga = server.post("/sagas/checkout?mode=choreographed", &input).await.id().to_owned();
+    let report = |step: &str| {
+        let data = json!({"step": step, "operation": "action", "outcome": "succeeded", "output": {"total": 1}});
+        json!({"event_id": format!("{saga}:{step}:action"), "data": data})
+    };
+    let first = append(&server, &saga, json!("any"), &[report("verify_stock")]).await;
+    assert_eq!((first.status, &first.body), (201, &json!({"stream": saga, "version": 2})), "{}", first.text);
+    assert_eq!(first.header("idempotent-replayed"), "");
+    for expected in [json!("any"), json!(1)] {
+        let again = append(&server, &saga, expected, &[report("verify_stock")]).await;
+        assert_eq!((again.status, &again.body["version"]), (200, &json!(2)), "{}", again.text);
+        assert_eq!(again.header("idempotent-replayed"), "true");
+    }
+    append(&server, &saga, json!("any"), &[report("confirm_order")]).await.problem(409, "step_not_enabled");
+    let with_more = append(&server, &saga, json!("any"), &[report("verify_stock"), report("reserve_stock")]).await;
+    assert_eq!((with_more.status, &with_more.body["version"]), (201, &json!(3)), "{}", with_more.text);
+}
+
+#[actix_web::test]
 async fn an_event_is_a_cloud_event_with_all_that_was_said_of_it() {
     let server = TestServer::logged().await;
     let event = json!({

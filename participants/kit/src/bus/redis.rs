@@ -6,6 +6,7 @@
 //! | new entries | `XREADGROUP`, one blocking read over all shards |
 //! | entries of consumers that died | `XAUTOCLAIM` of what was idle for [`RedisOptions::claim_after`] |
 //! | done | `XACK` |
+//! | consumers that are gone | removed when another one begins, once others have taken over what they left |
 //! | failed | kept here and delivered again after a pause, 1 s doubling to 60 s |
 //! | failed [`RedisOptions::tries_max`] times, or poison | `XADD skald:dead:<group>` and `XACK`, in one transaction |
 //!
@@ -44,11 +45,14 @@ pub struct RedisOptions {
     pub start: Start,
     /// Entries that a consumer has not settled for so long go to another one.
     pub claim_after: Duration,
+    /// Consumers that have not been heard of for so long, and have left nothing, are removed when another one begins.
+    pub forget_after: Duration,
     pub tries_max: u32,
 }
 
 impl RedisOptions {
-    /// All events from the beginning of what Redis still has; five tries; entries change hands after 30 s.
+    /// All events from the beginning of what Redis still has; five tries; entries change hands after 30 s, and who is
+    /// gone for an hour is forgotten.
     #[must_use]
     pub fn new(url: impl Into<String>, group: impl Into<String>, consumer: impl Into<String>) -> Self {
         Self {
@@ -58,6 +62,7 @@ impl RedisOptions {
             filter: Filter::default(),
             start: Start::Beginning,
             claim_after: Duration::from_secs(30),
+            forget_after: Duration::from_secs(3600),
             tries_max: 5,
         }
     }
@@ -259,6 +264,7 @@ impl Source for RedisGroup {
         let mut slot = self.reading.lock().await;
         let mut connection = Connection::open(&self.options).await?;
         connection.create_groups(self.options.start).await?;
+        connection.forget_consumers(self.options.forget_after).await?;
         *slot = Some(connection);
         Ok(())
     }

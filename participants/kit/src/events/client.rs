@@ -1,6 +1,13 @@
 //! The client of Skald's event API: append, read a stream, read on from a place in the log.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Method, RequestBuilder, StatusCode, Url, header::RETRY_AFTER, redirect, retry};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -19,11 +26,35 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE: u32 = 250;
 const DETAIL_CHARS_MAX: usize = 500;
 
-/// Reads from and appends to one Skald. Cloning gives another handle on the same connections.
+/// Reads from and appends to one Skald, through any of its replicas. Cloning gives another handle on the same connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    base: Arc<Url>,
+    replicas: Arc<Replicas>,
+}
+
+/// Where Skald can be asked. All ask the same one, until that one cannot answer.
+#[derive(Debug)]
+struct Replicas {
+    urls: Vec<Url>,
+    /// Counts on with each change; the remainder says which is asked.
+    turn: AtomicUsize,
+}
+
+impl Replicas {
+    fn turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    fn url(&self, turn: usize) -> &Url {
+        &self.urls[turn % self.urls.len()]
+    }
+
+    /// From now on the next one is asked, unless somebody has moved on since `turn`.
+    fn move_on_from(&self, turn: usize) {
+        // Whoever was first has done it.
+        let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
 }
 
 /// Why a request to Skald failed.
@@ -143,13 +174,17 @@ struct Append<'a> {
 }
 
 impl Client {
-    /// `url` is Skald's, e.g. `http://127.0.0.1:7070`.
+    /// `urls` is Skald's URL, e.g. `http://127.0.0.1:7070`, or those of several replicas, separated by commas: when one
+    /// cannot answer, the next request goes to the next.
     ///
     /// # Errors
-    /// It is no such URL, or TLS cannot be set up.
-    pub fn new(url: &str) -> Result<Self, ClientError> {
-        let base = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let base = base.ok_or_else(|| ClientError::Url(url.to_owned()))?;
+    /// One is no such URL, or TLS cannot be set up.
+    pub fn new(urls: &str) -> Result<Self, ClientError> {
+        let parse = |text: &str| {
+            let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            url.ok_or_else(|| ClientError::Url(text.to_owned()))
+        };
+        let urls = urls.split(',').map(|url| parse(url.trim())).collect::<Result<Vec<_>, _>>()?;
         // The first client of a process sets it; the later ones find it set.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -161,11 +196,12 @@ impl Client {
             .tcp_keepalive(IDLE_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .connect_timeout(CONNECT_TIMEOUT);
-        if base.scheme() == "http" {
+        if urls.iter().all(|url| url.scheme() == "http") {
             // Spares reading the machine's certificates, and needs none.
             builder = builder.tls_certs_only([]);
         }
-        Ok(Self { http: builder.build().map_err(ClientError::Setup)?, base: Arc::new(base) })
+        let http = builder.build().map_err(ClientError::Setup)?;
+        Ok(Self { http, replicas: Arc::new(Replicas { urls, turn: AtomicUsize::new(0) }) })
     }
 
     /// Appends events to a stream, all or none. Repeating it is harmless: the store knows the events by their ids.
@@ -177,9 +213,9 @@ impl Client {
         struct Answer {
             version: u64,
         }
-        let request = self.request(Method::POST, &format!("/streams/{}/events", segment(stream)));
-        let request = request.json(&Append { expected_version: expected, events });
-        let (status, body) = send(request, Duration::ZERO).await?;
+        let path = format!("/streams/{}/events", segment(stream));
+        let body = Append { expected_version: expected, events };
+        let (status, body) = self.send(Method::POST, &path, Some(&body), Duration::ZERO).await?;
         let Answer { version } = read(&body)?;
         Ok(Appended { version, replayed: status == StatusCode::OK })
     }
@@ -233,7 +269,7 @@ impl Client {
     }
 
     pub(crate) async fn put<B: Serialize>(&self, path: &str, body: &B) -> Result<(), ClientError> {
-        send(self.request(Method::PUT, path).json(body), Duration::ZERO).await.map(drop)
+        self.send(Method::PUT, path, Some(body), Duration::ZERO).await.map(drop)
     }
 
     pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
@@ -242,18 +278,31 @@ impl Client {
         body: &B,
         wait: Duration,
     ) -> Result<T, ClientError> {
-        let (_, body) = send(self.request(Method::POST, path).json(body), wait).await?;
+        let (_, body) = self.send(Method::POST, path, Some(body), wait).await?;
         read(&body)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, ClientError> {
-        let (_, body) = send(self.request(Method::GET, path), wait).await?;
+        let (_, body) = self.send(Method::GET, path, None::<&()>, wait).await?;
         read(&body)
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let base = self.base.as_str().trim_end_matches('/');
-        self.http.request(method, format!("{base}{path}"))
+    /// Sends it to the replica whose turn it is; one that cannot answer has had its turn.
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        wait: Duration,
+    ) -> Result<(StatusCode, Vec<u8>), ClientError> {
+        let turn = self.replicas.turn();
+        let base = self.replicas.url(turn).as_str().trim_end_matches('/');
+        let request = self.http.request(method, format!("{base}{path}"));
+        let result = send(body.into_iter().fold(request, RequestBuilder::json), wait).await;
+        if matches!(result, Err(ClientError::Unavailable { .. })) {
+            self.replicas.move_on_from(turn);
+        }
+        result
     }
 }
 

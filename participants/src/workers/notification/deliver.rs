@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
+use futures_util::future::join_all;
 use skald_kit::{Db, Failure, Row, params};
 use tokio::sync::watch;
 
@@ -12,8 +13,8 @@ use super::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Whoever has claimed a message has so long; then it may be claimed again.
-const CLAIM: Duration = Duration::from_secs(60);
+/// Whoever has claimed messages has so long, and sends them side by side; then they may be claimed again.
+const CLAIM: Duration = Duration::from_secs(30);
 const BATCH: i64 = 5;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -53,13 +54,14 @@ pub(super) async fn run(db: Db, mailer: Mailer, metrics: Arc<Metrics>, mut stop:
             claimed = round => claimed,
         };
         // Not given up in the middle: what was sent must be noted.
-        for message in claimed {
+        join_all(claimed.into_iter().map(async |message| {
             let (saga, kind) = (message.saga.clone(), message.kind.clone());
             match deliver(&db, &mailer, message).await {
                 Ok(status) => metrics.notified(&kind, status),
                 Err(error) => tracing::warn!(%error, saga, kind, "what became of a message can't be noted now"),
             }
-        }
+        }))
+        .await;
     }
 }
 

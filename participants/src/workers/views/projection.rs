@@ -20,6 +20,11 @@ pub(super) trait Projection: fmt::Debug + Send + Sync {
     /// The name of a key's list of items; None: a key has a summary only.
     fn items(&self) -> Option<&'static str>;
 
+    /// The summary of a key under which there is nothing, if it is a key all the same.
+    fn nothing_under(&self, _key: &str) -> Option<Value> {
+        None
+    }
+
     /// Takes in the next event of a stream. `state` is what the fold last gave back for this stream, None at first; it
     /// gives None back once no later event can matter. An event that is not of the expected form changes nothing.
     fn fold(&self, state: Option<Value>, event: &Event, changes: &mut Changes) -> Option<Value>;

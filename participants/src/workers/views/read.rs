@@ -104,6 +104,7 @@ pub(super) async fn one(request: HttpRequest, views: web::Data<Views>, db: web::
                 items.push((item, value));
             }
         }
+        let summary = summary.or_else(|| projector.projection().nothing_under(key));
         let mut shown = keyed(key, summary.ok_or_else(not_found)?);
         if let Some(field) = projector.projection().items() {
             // A union promises no order.

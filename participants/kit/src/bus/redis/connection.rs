@@ -21,6 +21,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For an answer, beyond the time that a read may block.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const DEAD_MAX: usize = 100_000;
+/// In one piece, for what a consumer takes between the look and its removal would be lost with it.
+const FORGET_CONSUMERS: &str = "
+for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local consumer = {}
+    for i = 1, #fields, 2 do consumer[fields[i]] = fields[i + 1] end
+    if consumer.pending == 0 and consumer.idle >= tonumber(ARGV[2]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+    end
+end";
 
 /// An entry of a shard's stream.
 #[derive(Debug)]
@@ -71,6 +80,16 @@ impl Connection {
                 Err(error) if error.code() == Some("BUSYGROUP") => {}
                 other => other?,
             }
+        }
+        Ok(())
+    }
+
+    /// Removes consumers that have nothing and were not heard of for `idle`.
+    pub(super) async fn forget_consumers(&mut self, idle: Duration) -> RedisResult<()> {
+        for shard in 0..self.shards {
+            let mut forget = cmd("EVAL");
+            forget.arg(FORGET_CONSUMERS).arg(1).arg(key(shard)).arg(&self.group).arg(idle.as_millis().to_string());
+            within(Duration::ZERO, forget.query_async::<Value>(&mut self.redis)).await?;
         }
         Ok(())
     }

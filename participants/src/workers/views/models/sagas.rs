@@ -8,6 +8,8 @@
 //! | `parked` | an operation is parked, and nothing has happened to its step since |
 //! | `compensating` | else, once it has failed |
 //! | `running` | else |
+//!
+//! A status that no saga has is shown with a count of 0.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,6 +19,8 @@ use super::{
     super::projection::{Changes, Projection},
     data,
 };
+
+const STATUSES: [&str; 6] = ["running", "compensating", "parked", "completed", "compensated", "abandoned"];
 
 /// Under a status: the sagas that are in it.
 #[derive(Debug)]
@@ -44,6 +48,10 @@ impl Projection for SagasByState {
 
     fn items(&self) -> Option<&'static str> {
         Some("sagas")
+    }
+
+    fn nothing_under(&self, key: &str) -> Option<Value> {
+        STATUSES.contains(&key).then(|| json!({"count": 0, "by_definition": {}}))
     }
 
     fn fold(&self, state: Option<Value>, event: &Event, changes: &mut Changes) -> Option<Value> {
