@@ -25,6 +25,7 @@ mod operators;
 mod pausing;
 mod poison;
 mod replicas;
+mod retention;
 #[path = "../participants/tests/workers/smtp_server.rs"]
 mod smtp_server;
 mod starts;

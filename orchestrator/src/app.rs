@@ -26,7 +26,7 @@ use crate::{
     engine::{Engine, definitions::Definitions},
     forward::{self, Router},
     metrics::Metrics,
-    storage::{Owner, Store, StoreError, groups::ConsumerGroups, log::EventLog},
+    storage::{Owner, Store, StoreError, groups::ConsumerGroups, log::EventLog, retention::Retention},
 };
 
 /// No read of the database is waited for longer.
@@ -62,6 +62,7 @@ pub struct AppParts {
     pub store: Arc<dyn Store>,
     pub log: Arc<dyn EventLog>,
     pub groups: Arc<dyn ConsumerGroups>,
+    pub retention: Arc<dyn Retention>,
     /// None: events are published nowhere.
     pub bus: Option<BusHealth>,
     pub definitions: Arc<Definitions>,
@@ -352,7 +353,7 @@ impl App {
     pub async fn saga_stream(&self, id: SagaId) -> Result<(Arc<Definition>, Vec<Recorded>), Problem> {
         use skald_core::event::Event;
         let stream = self.read(|store| async move { store.streams(&[id]).await }).await?.pop();
-        let stream = stream.ok_or_else(|| saga_not_found(id))?;
+        let Some(stream) = stream else { return Err(self.no_saga(id).await) };
         let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {
             return Err(Problem::internal(format_args!("the stream of {id} does not begin with SagaStarted")));
         };
@@ -371,12 +372,37 @@ impl App {
     /// When there is none, or it cannot be read.
     pub async fn row(&self, id: SagaId) -> Result<SagaRow, Problem> {
         let row = self.read(|store| async move { store.row(id).await }).await?;
-        row.ok_or_else(|| saga_not_found(id))
+        match row {
+            Some(row) => Ok(row),
+            None => Err(self.no_saga(id).await),
+        }
+    }
+
+    /// Why there is nothing of a saga: there is none, or retention removed it.
+    pub async fn no_saga(&self, id: SagaId) -> Problem {
+        match self.is_removed(id).await {
+            Ok(false) => Problem::new(Code::SagaNotFound, format!("There is no saga {id}.")),
+            Ok(true) => saga_removed(id),
+            Err(problem) => problem,
+        }
+    }
+
+    /// Whether a saga of which there is nothing may have been removed by retention.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn is_removed(&self, id: SagaId) -> Result<bool, Problem> {
+        let retention = Arc::clone(&self.parts.retention);
+        self.ask(async move { retention.is_removed(id).await }).await
     }
 }
 
-fn saga_not_found(id: SagaId) -> Problem {
-    Problem::new(Code::SagaNotFound, format!("There is no saga {id}."))
+/// What clients are told of a saga that is in the archive.
+#[must_use]
+pub fn saga_removed(id: SagaId) -> Problem {
+    let detail = format!("If there was a saga {id}, it ended long ago and was moved to the archive.");
+    Problem::new(Code::SagaRemoved, detail)
 }
 
 fn unavailable() -> Problem {

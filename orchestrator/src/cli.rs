@@ -29,7 +29,7 @@ pub enum Command {
     /// Run the service
     Serve(ServeArgs),
     /// Bring the database's tables up to date
-    Migrate(MigrateArgs),
+    Migrate(DatabaseArgs),
     /// Check saga definitions; names every problem with its place
     Validate(ValidateArgs),
     /// Check the database against the invariants, without writing to it, also while Skald runs
@@ -41,6 +41,16 @@ pub enum Command {
     ///
     /// Exit status: 0 when all is well, 1 when there are violations, 2 when the check could not be carried out.
     Verify(VerifyArgs),
+    /// Archive and remove what is old, once
+    ///
+    /// As the section `retention` of the configuration says, whose `age` and `archive` it needs. A server does it by itself now
+    /// and then.
+    Retain(RetainArgs),
+    /// Bring parts of the archive back into the database
+    ///
+    /// Each part is checked whole before anything of it is written. What is there already must be the same. To be repeated
+    /// when it was interrupted.
+    Restore(RestoreArgs),
     /// Run the same workload in both modes against running servers, and compare what it takes
     ///
     /// Needs Skald and the demo services catalog, sales and orders, as `skald dev` starts them. Each mode gets the same
@@ -115,7 +125,7 @@ pub struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct MigrateArgs {
+pub struct DatabaseArgs {
     #[command(flatten)]
     pub file: ConfigFile,
     /// sqlite:PATH or postgres://.. [key: database.url]
@@ -134,12 +144,30 @@ pub struct ValidateArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct RetainArgs {
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Only tell what would go, and why other things stay
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Files of the archive, NAME.ndjson.gz, each with its manifest beside it
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct VerifyArgs {
     #[command(flatten)]
-    pub file: ConfigFile,
-    /// sqlite:PATH or postgres://.. [key: database.url]
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<ServerUrl>,
+    pub database: DatabaseArgs,
     /// Also read the ledger of every configured participant (GET /ledger) and hold ended sagas against it
     #[arg(long)]
     pub participants: bool,
@@ -255,15 +283,7 @@ impl ServeArgs {
     }
 }
 
-impl MigrateArgs {
-    /// What they say about the configuration.
-    #[must_use]
-    pub fn flags(&self) -> Flags {
-        Flags { database_url: self.database_url.clone(), ..Flags::default() }
-    }
-}
-
-impl VerifyArgs {
+impl DatabaseArgs {
     /// What they say about the configuration.
     #[must_use]
     pub fn flags(&self) -> Flags {

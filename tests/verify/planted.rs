@@ -38,7 +38,7 @@ async fn each_wrong_in_the_database_is_found_with_its_saga_6_to_10(#[values(Sqli
     if backend == Sqlite {
         database.tamper("DROP TRIGGER events_are_not_changed; DROP TRIGGER events_are_not_deleted").await;
     }
-    let original = Original::keep(database, &["events", "sagas", "shards", "start_keys"]).await;
+    let original = Original::keep(database, &["events", "sagas", "shards", "start_keys", "log_holes"]).await;
     let clean = report(&run(&world, verify(&database.url())).await);
     assert_eq!(clean["violation_count"], 0, "{clean}");
     let id = database.id_literal(&saga);
@@ -110,9 +110,11 @@ fn wrong_elsewhere(id: &str, nobody: &str) -> Vec<(u8, Option<&'static str>, &'s
     let columns = "shard, definition, definition_version, mode, status, state, version, correlation_id, failure, \
                    created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us";
     let copied = format!("INSERT INTO sagas (id, {columns}) SELECT {nobody}, {columns} FROM sagas WHERE id = {id}");
+    let hole = "INSERT INTO log_holes (shard, first, last) SELECT shard, max(position), max(position) FROM events GROUP BY shard";
     let key = |what: &str| format!("UPDATE start_keys SET {what} WHERE key = 'key-0'");
     vec![
-        (7, None, "at the head", "UPDATE shards SET head = head + 1 WHERE shard = 0".to_owned()),
+        (7, None, "up to the head", "UPDATE shards SET head = head + 1 WHERE shard = 0".to_owned()),
+        (7, None, "nothing in a hole", hole.to_owned()),
         (8, Some(NOBODY), "a row and no events", copied),
         (10, Some(NOBODY), "no such saga", key(&format!("saga = {nobody}"))),
         (10, None, "one of checkout", key("definition = 'x'")),

@@ -73,6 +73,7 @@ codes! {
     StepNotEnabled = "step_not_enabled", 409, "The stream's order leaves no room for that report";
     VersionConflict = "version_conflict", 409, "The stream is at another version";
     DefinitionConflict = "definition_conflict", 409, "This version is registered with other content";
+    SagaRemoved = "saga_removed", 410, "The saga ended long ago and was moved to the archive";
     RevisionMismatch = "revision_mismatch", 412, "The saga is at another revision";
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body is of a type that cannot be read";

@@ -25,12 +25,14 @@ pub fn of_start(refusal: Refusal) -> Problem {
 /// Of an operator's command or a callback for a saga. A replica that does not own the saga's shard cannot know whether
 /// the saga exists: the store does.
 pub async fn of_saga(app: &App, saga: SagaId, refusal: Refusal) -> Problem {
-    if refusal == Refusal::NotOwner
-        && let Err(problem) = app.row(saga).await
-    {
-        return problem;
+    match refusal {
+        Refusal::NoSuchSaga => app.no_saga(saga).await,
+        Refusal::NotOwner => match app.row(saga).await {
+            Ok(_) => of_input(refusal),
+            Err(problem) => problem,
+        },
+        refusal => of_input(refusal),
     }
-    of_input(refusal)
 }
 
 /// Of an operator's command, a callback or a start. Nothing changed, except perhaps when it is in doubt.

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use crate::{
-    cli::MigrateArgs,
+    cli::DatabaseArgs,
     storage::{self, StoreOptions},
 };
 
-pub fn run(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &DatabaseArgs) -> anyhow::Result<ExitCode> {
     let config = super::load(&args.file, args.flags())?;
     super::runtime()?.block_on(async {
         let options = StoreOptions { readers: 1, shards: config.database.shards, lease: config.database.lease };

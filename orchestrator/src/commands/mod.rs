@@ -7,6 +7,8 @@ mod files;
 mod logging;
 mod migrate;
 mod projection;
+mod restore;
+mod retain;
 mod serve;
 mod service;
 mod validate;
@@ -34,6 +36,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
+        Command::Retain(args) => retain::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Compare(args) => Ok(compare::run(&args)),
         Command::Projection(args) => Ok(projection::run(&args)),
         Command::Version => {

@@ -25,6 +25,7 @@ use crate::{
         definitions::{Definitions, RegisterError},
     },
     metrics::Metrics,
+    retention::{self, Retain},
     storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
 };
 
@@ -96,9 +97,10 @@ impl Service {
             store: Arc::clone(&store),
             log: Arc::clone(&database) as _,
             groups: Arc::clone(&database) as _,
+            retention: Arc::clone(&database) as _,
             bus,
             definitions,
-            metrics,
+            metrics: Arc::clone(&metrics),
             clock,
             tokens,
             gate: participants,
@@ -111,6 +113,13 @@ impl Service {
             wait: Duration::from_millis(config.server.wait.0),
         })
         .await?;
+        if let Some((age, folder)) = config.retention.age.zip(config.retention.archive.clone()) {
+            let holder = Uuid::new_v4().to_string();
+            let categories = config.retention.streams.clone();
+            let retain = Retain { store: database, folder, age, categories, holder, dry_run: false, metrics };
+            let interval = Duration::from_millis(config.retention.interval.0);
+            tokio::spawn(retention::follow(retain, interval, app.closing()));
+        }
         let workers = config.server.workers.map_or_else(processors, usize::from);
         let grace = Duration::from_millis(config.server.shutdown_grace.0);
         let connections_max = super::files::connections(CONNECTIONS_MAX);
@@ -198,7 +207,7 @@ fn limits(engine: &config::Engine, shards: u16) -> Limits {
 }
 
 /// Opens the store, giving a database that is just starting a minute.
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Storage>> {
+pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Storage>> {
     let options =
         StoreOptions { readers: config.database.readers, shards: config.database.shards, lease: config.database.lease };
     let url = config.database.url.reveal();

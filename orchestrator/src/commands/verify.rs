@@ -34,7 +34,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
 }
 
 fn check(args: &VerifyArgs) -> anyhow::Result<Report> {
-    let config = super::load(&args.file, args.flags())?;
+    let config = super::load(&args.database.file, args.database.flags())?;
     let bar = Bar(super::bar_on_terminal());
     super::runtime()?.block_on(async {
         let audit = audit::open(config.database.url.reveal()).await?;

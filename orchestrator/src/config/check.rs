@@ -4,12 +4,14 @@ use reqwest::Url;
 use skald_core::time::Millis;
 
 use super::{Config, Problem};
+use crate::events::stream_name::is_category;
 
 /// Everything that is wrong.
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     numbers(config, &mut problems);
     texts(config, &mut problems);
+    retention(config, &mut problems);
     for (name, participant) in &config.participants {
         let section = format!("participants.{name}");
         if !is_name(name) {
@@ -43,6 +45,25 @@ fn numbers(config: &Config, problems: &mut Vec<Problem>) {
     let (shortest, longest) = (Millis(1_000), Millis(300_000));
     if !(shortest..=longest).contains(&database.lease) {
         problems.push(Problem::new("database.lease", format!("is {}: give {shortest} to {longest}", database.lease)));
+    }
+}
+
+fn retention(config: &Config, problems: &mut Vec<Problem>) {
+    let super::Retention { age, streams, archive, interval } = &config.retention;
+    let (youngest, soonest) = (Millis(30 * 24 * 3600 * 1000), Millis(1_000));
+    if age.is_some_and(|age| age < youngest) {
+        problems.push(Problem::new("retention.age", format!("is less than {youngest}: give at least that")));
+    }
+    if age.is_some() && archive.is_none() {
+        let text = "is missing: nothing is removed without an archive, so name its folder";
+        problems.push(Problem::new("retention.archive", text));
+    }
+    for category in streams.iter().filter(|category| !is_category(category)) {
+        problems
+            .push(Problem::new("retention.streams", format!("names {category:?}, which is no category of streams")));
+    }
+    if *interval < soonest {
+        problems.push(Problem::new("retention.interval", format!("is {interval}: give at least {soonest}")));
     }
 }
 

@@ -47,7 +47,7 @@ pub fn environment() -> Vec<(String, String)> {
 }
 
 const PREFIX: &str = "SKALD_";
-const SECTIONS: [&str; 7] = ["server", "database", "engine", "definitions", "bus", "log", "participants"];
+const SECTIONS: [&str; 8] = ["server", "database", "engine", "definitions", "bus", "retention", "log", "participants"];
 /// Read by the command line.
 const NOT_KEYS: [&str; 1] = ["SKALD_CONFIG"];
 

@@ -17,7 +17,7 @@ mod tests;
 mod values;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -44,6 +44,7 @@ pub struct Config {
     pub engine: Engine,
     pub definitions: Definitions,
     pub bus: Bus,
+    pub retention: Retention,
     pub log: Log,
     /// By the name that definitions call them.
     pub participants: BTreeMap<String, Participant>,
@@ -153,6 +154,27 @@ pub struct Bus {
 impl Default for Bus {
     fn default() -> Self {
         Self { url: None, keep: 100_000 }
+    }
+}
+
+/// When what is old leaves the database for the archive.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Retention {
+    /// How long ago a stream must have been over. None: everything is kept.
+    pub age: Option<Millis>,
+    /// Categories of streams that go besides sagas.
+    pub streams: BTreeSet<String>,
+    /// The folder of the archive.
+    pub archive: Option<PathBuf>,
+    /// How often it is looked for.
+    pub interval: Millis,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: None, streams: BTreeSet::new(), archive: None, interval: Millis(24 * 3600 * 1000) }
     }
 }
 

@@ -40,6 +40,7 @@ fn everything() -> Config {
             callback_secret: Some(source()),
             ..Server::default()
         },
+        retention: super::Retention { age: Some(Millis(0)), archive: Some("a".into()), ..super::Retention::default() },
         bus: super::Bus { url: Some(ServerUrl::new("redis://a")), ..super::Bus::default() },
         participants: BTreeMap::from([(
             "sales".to_owned(),
@@ -206,6 +207,7 @@ fn unusable_values_are_all_named_with_a_remedy() {
         database = { url = "mysql://u:hunter2@h/d", readers = 0, shards = 0, lease = "10ms" }
         engine = { max_running = 30000 }
         log = { level = "info,=" }
+        retention = { age = "29d", streams = ["Cart"], interval = "1ms" }
         [participants.Sales]
         base_url = "http://u:hunter2@sales"
         timeout = "0s"
@@ -233,6 +235,10 @@ fn unusable_values_are_all_named_with_a_remedy() {
         "`database.shards` is 0",
         "`database.lease` is 10ms: give 1s to 5m",
         "`log.level` is no filter",
+        "`retention.age` is less than",
+        "`retention.archive` is missing",
+        "`retention.streams` names \"Cart\"",
+        "`retention.interval` is 1ms",
         "`participants.Sales` is no name",
         "`participants.Sales.base_url` holds a user or password: use `secret_header`",
         "`participants.Sales.timeout` is zero",

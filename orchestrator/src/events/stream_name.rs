@@ -26,12 +26,7 @@ impl FromStr for StreamName {
         let Some((category, rest)) = text.split_once('-') else {
             return Err("must be a saga's id, or a category, a minus sign and a name, as in cart-42");
         };
-        let first = category.bytes().next();
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        if !first.is_some_and(|byte| byte.is_ascii_lowercase())
-            || category.len() > CATEGORY_CHARS_MAX
-            || !category.bytes().all(plain)
-        {
+        if category != SAGAS && !is_category(category) {
             return Err("must begin with a category: a lower case letter, then up to 62 of a-z, 0-9 and _");
         }
         if category == SAGAS {
@@ -56,6 +51,16 @@ impl fmt::Display for StreamName {
     }
 }
 
+/// Whether streams that are no sagas can be of this category.
+#[must_use]
+pub fn is_category(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        && text.len() <= CATEGORY_CHARS_MAX
+        && text.bytes().all(plain)
+        && text != SAGAS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +76,9 @@ mod tests {
         for name in ["", "cart", "-x", "cart-", "Cart-1", "1cart-1", "saga-1", "cart-ä", "cart-a b", "cart-a/b", &long]
         {
             assert!(name.parse::<StreamName>().is_err(), "{name}");
+        }
+        for (text, is_one) in [("cart", true), ("order_line2", true), ("saga", false), ("Cart", false), ("", false)] {
+            assert_eq!(is_category(text), is_one, "{text}");
         }
     }
 }

@@ -38,6 +38,9 @@
 //! | `shards_released_total` | counter | | shards given up in good order |
 //! | `shards_lost_total` | counter | | shards lost: not renewed in time, taken by another replica, or in doubt after a commit |
 //! | `lease_renewal_failures_total` | counter | | requests to keep leases that failed |
+//! | `retention_runs_total` | counter | result | searches for what is old, by this replica |
+//! | `retention_removed_total` | counter | kind | sagas, other streams and events that this replica archived and removed |
+//! | `retention_oldest_kept_timestamp_seconds` | gauge | | Unix time at which the oldest stream in the database began, as of this replica's last run; 0 before |
 //! | `forwarded_requests_total` | counter | kind, result | requests sent to the owner of a shard |
 //!
 //! On Linux also the process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ..).
@@ -48,18 +51,20 @@ mod events;
 mod http;
 mod labels;
 mod register;
+mod retention;
 mod sagas;
 mod shards;
 
 use prometheus::{Registry, TextEncoder};
 
 use self::{
-    calls::CallMetrics, engine::EngineMetrics, events::EventMetrics, http::HttpMetrics, sagas::SagaMetrics,
-    shards::ShardMetrics,
+    calls::CallMetrics, engine::EngineMetrics, events::EventMetrics, http::HttpMetrics, retention::RetentionMetrics,
+    sagas::SagaMetrics, shards::ShardMetrics,
 };
 pub use self::{
     calls::{CallKind, CallOutcome, DeferReason, ServiceMetrics},
     events::{OperationResult, StoreOperation},
+    retention::RetentionResult,
     sagas::is_engine_code,
     shards::{ForwardedKind, ForwardedResult},
 };
@@ -74,6 +79,7 @@ pub struct Metrics {
     pub http: HttpMetrics,
     pub engine: EngineMetrics,
     pub shards: ShardMetrics,
+    pub retention: RetentionMetrics,
 }
 
 impl Default for Metrics {
@@ -97,6 +103,7 @@ impl Metrics {
             http: HttpMetrics::new(&registry),
             engine: EngineMetrics::new(&registry),
             shards: ShardMetrics::new(&registry),
+            retention: RetentionMetrics::new(&registry),
             registry,
         }
     }
@@ -176,6 +183,7 @@ mod tests {
         }
         metrics.events.published(Some(Mode::Choreographed), 3);
         metrics.events.published(None, 2);
+        metrics.retention.removed(2, 1, 9);
         metrics.events.stored([("saga", 7), ("cart", 2), ("saga", 3)]);
         metrics.engine.commit_failed("shard_lost");
         metrics.http.request("GET", "/sagas/{id}", 200, Duration::from_millis(1));
@@ -200,6 +208,7 @@ mod tests {
             r#"saga_choreo_failed_total{definition="checkout"} 2"#,
             r#"events_published_total{mode="choreographed"} 3"#,
             r#"events_published_total{mode="none"} 2"#,
+            r#"retention_removed_total{kind="event"} 9"#,
             r#"event_store_event_count{category="saga"} 10"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -20,6 +20,7 @@ use super::{
     StoreError, StoredDefinition,
     postgres::PostgresAudit,
     records::{EventRecord, SagaRecord},
+    retention::Hole,
     sqlite::SqliteAudit,
 };
 
@@ -84,10 +85,28 @@ pub struct FoundKey {
     pub saga_shard: Option<i32>,
 }
 
+/// A part of a shard's log.
+#[derive(Clone, Debug, Default)]
+pub struct Stretch {
+    pub places: Vec<Place>,
+    /// Where retention left nothing, from behind the place before up to the last of these, or to the end that was asked
+    /// for when there are no more; ascending.
+    pub holes: Vec<Hole>,
+}
+
+impl Stretch {
+    /// How far the holes of a page go.
+    pub(super) fn end(places: &[Place], until: i64, limit: u32) -> i64 {
+        places.last().filter(|_| places.len() >= limit as usize).map_or(until, |last| last.position)
+    }
+}
+
 /// A part of a page of sagas.
 #[derive(Debug)]
 pub enum Found {
-    /// All rows of the page by ascending id. Comes first, once.
+    /// Of this stream, whose row is gone, retention is removing the events. Comes before all others.
+    Removing(SagaId),
+    /// All rows of the page by ascending id. Comes before the events, once.
     Sagas(Vec<FoundSaga>),
     /// The events of the page by stream and version, those of streams without a row among them.
     Event(Box<FoundEvent>),
@@ -105,14 +124,12 @@ pub trait Audit: Send + Sync + fmt::Debug {
     async fn shards(&self) -> Result<Vec<LogBounds>, StoreError>;
 
     /// The next events of a shard's log after `after` (None: from the first), up to the position `until`, at most
-    /// `limit`; by position, and where two events share one, by stream and version.
-    async fn places(
-        &self,
-        shard: Shard,
-        after: Option<Place>,
-        until: i64,
-        limit: u32,
-    ) -> Result<Vec<Place>, StoreError>;
+    /// `limit`; by position, and where two events share one, by stream and version. With the holes among them, both of
+    /// one moment.
+    async fn places(&self, shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError>;
+
+    /// Streams with such ids, of which the database holds none, were removed: from the first to the second.
+    async fn removed(&self) -> Result<Vec<(SagaId, SagaId)>, StoreError>;
 
     /// Visits the next `limit` sagas from the id `from` on, and all events of their streams; one event at a time is in
     /// memory. Answers from where the next page goes on, None after the last one.

@@ -14,6 +14,7 @@ mod look_up;
 pub mod memory;
 mod postgres;
 mod records;
+pub mod retention;
 mod schema;
 pub mod scratch;
 mod sqlite;
@@ -36,7 +37,7 @@ use skald_core::{
     time::{Millis, Timestamp},
 };
 
-use self::{groups::ConsumerGroups, log::EventLog};
+use self::{groups::ConsumerGroups, log::EventLog, retention::Retention};
 pub use self::{postgres::PostgresStore, sqlite::SqliteStore};
 
 /// Opens the store that `url` names: `sqlite:PATH` or `postgres://..`.
@@ -196,9 +197,9 @@ pub struct Pause {
 }
 
 /// All that a database keeps: sagas, the log that they and other streams share, and how far its consumers have come.
-pub trait Storage: Store + EventLog + ConsumerGroups {}
+pub trait Storage: Store + EventLog + ConsumerGroups + Retention {}
 
-impl<S: Store + EventLog + ConsumerGroups> Storage for S {}
+impl<S: Store + EventLog + ConsumerGroups + Retention> Storage for S {}
 
 /// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
 /// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.

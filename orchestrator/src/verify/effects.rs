@@ -24,6 +24,8 @@ use crate::storage::scratch::Effect;
 #[derive(Debug)]
 pub struct Reconciler<'a> {
     known: &'a BTreeMap<SagaId, Option<EndedSaga>>,
+    /// Ids among which sagas were removed.
+    removed: &'a [(SagaId, SagaId)],
     asked: &'a BTreeSet<String>,
     clock_skew: Millis,
     findings: &'a mut Findings,
@@ -57,16 +59,21 @@ struct Mark {
 impl<'a> Reconciler<'a> {
     pub const fn new(
         known: &'a BTreeMap<SagaId, Option<EndedSaga>>,
+        removed: &'a [(SagaId, SagaId)],
         asked: &'a BTreeSet<String>,
         clock_skew: Millis,
         findings: &'a mut Findings,
     ) -> Self {
-        Self { known, asked, clock_skew, findings, traces: BTreeMap::new(), stranger: None }
+        Self { known, removed, asked, clock_skew, findings, traces: BTreeMap::new(), stranger: None }
     }
 
     pub fn next(&mut self, effect: Effect) {
         let known = effect.saga.parse().ok().and_then(|saga: SagaId| Some((saga, self.known.get(&saga)?)));
         let Some((saga, ended)) = known else {
+            let is_removed = |saga| self.removed.iter().any(|(first, last)| (*first..=*last).contains(&saga));
+            if effect.saga.parse().is_ok_and(is_removed) {
+                return;
+            }
             if self.stranger.as_ref() != Some(&effect.saga) {
                 let found = format!("{} by {}, entry {}", effect.effect, effect.service, effect.id);
                 let expected = "effects of sagas that the log knows";

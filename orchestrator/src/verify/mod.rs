@@ -115,13 +115,11 @@ impl Check<'_> {
         let mut log = log::LogCheck::new(*bounds, self.shards);
         let mut after: Option<Place> = None;
         loop {
-            let page = self.audit.places(bounds.shard, after, bounds.head, PLACES_PER_PAGE).await?;
-            let Some(last) = page.last() else { break };
+            let stretch = self.audit.places(bounds.shard, after, bounds.head, PLACES_PER_PAGE).await?;
+            log.next(&stretch, &mut self.findings);
+            self.progress.advance(stretch.places.len() as u64);
+            let Some(last) = stretch.places.last() else { break };
             after = Some(*last);
-            for place in &page {
-                log.next(*place, &mut self.findings);
-            }
-            self.progress.advance(page.len() as u64);
         }
         self.report.shards.push(log.end(&mut self.findings));
         Ok(())
@@ -140,8 +138,10 @@ impl Check<'_> {
             self.progress.advance(page.events);
             let through = next.and(page.last).map(|last| last.to_string());
             if let Some(ledgers) = &mut ledgers {
+                // Read after the page: what is not in that was removed before, if it ever was.
+                let removed = self.audit.removed().await?;
                 let mut reconciler =
-                    Reconciler::new(&page.known, &ledgers.asked, self.options.clock_skew, &mut self.findings);
+                    Reconciler::new(&page.known, &removed, &ledgers.asked, self.options.clock_skew, &mut self.findings);
                 ledgers.scratch.visit(&told_through, through.as_deref(), |effect| reconciler.next(effect)).await?;
                 self.report.sagas_reconciled += reconciler.end();
             }

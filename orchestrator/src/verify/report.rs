@@ -48,6 +48,8 @@ pub struct LogSummary {
     pub first: Option<i64>,
     pub head: i64,
     pub events: u64,
+    /// Positions at which retention left nothing.
+    pub removed: u64,
 }
 
 /// The ledger of one service.
@@ -151,8 +153,8 @@ impl fmt::Display for Report {
             writeln!(f, "and {untold} more; --limit-violations tells more of them")?;
         }
         for shard in &self.shards {
-            if let Some(first) = shard.first.filter(|first| *first > 1) {
-                writeln!(f, "shard {}: its log begins at position {first}; nothing before it is kept", shard.shard)?;
+            if shard.removed > 0 {
+                writeln!(f, "shard {}: {} events were removed by retention", shard.shard, shard.removed)?;
             }
         }
         for ledger in self.ledgers.iter().flatten() {

@@ -28,6 +28,8 @@ pub struct SagaCheck<'a> {
     bounds: &'a [LogBounds],
     /// Those whose events are still to come.
     rows: VecDeque<FoundSaga>,
+    /// The stream that retention is removing.
+    removing: Option<SagaId>,
     current: Option<Stream>,
     page: SagaPage,
 }
@@ -88,11 +90,12 @@ impl<'a> SagaCheck<'a> {
             last: None,
             known: BTreeMap::new(),
         };
-        Self { definitions, bounds, rows: VecDeque::new(), current: None, page }
+        Self { definitions, bounds, rows: VecDeque::new(), removing: None, current: None, page }
     }
 
     pub fn next(&mut self, found: Found) {
         match found {
+            Found::Removing(stream) => self.removing = Some(stream),
             Found::Sagas(rows) => {
                 self.page.sagas = rows.len() as u64;
                 self.page.last = rows.last().map(|row| row.id);
@@ -113,6 +116,10 @@ impl<'a> SagaCheck<'a> {
     fn event(&mut self, event: FoundEvent) {
         self.page.events += 1;
         let FoundEvent { place, recorded } = event;
+        // Its row is gone, and its first events may be: what is left goes too.
+        if self.removing == Some(place.stream) {
+            return;
+        }
         if self.current.as_ref().is_none_or(|stream| stream.id != place.stream) {
             self.end_stream();
             self.begin_stream(place, recorded.is_some());

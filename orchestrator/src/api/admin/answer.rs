@@ -22,6 +22,7 @@ problems!(
     InvalidBody,
     InvalidParameter,
     SagaNotFound,
+    SagaRemoved,
     StepNotFound,
     RequestTimeout,
     SagaEnded,

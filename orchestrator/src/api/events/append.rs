@@ -39,6 +39,7 @@ problems!(
     SagaEnded,
     NotPossible,
     StepNotEnabled,
+    SagaRemoved,
     BodyTooLarge,
     UnsupportedMediaType,
     EventIdReused,

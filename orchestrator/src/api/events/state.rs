@@ -22,7 +22,7 @@ use crate::{
 /// Events read at a time.
 const PAGE: u32 = 1000;
 
-problems!(Problems, InvalidParameter, StreamNotFound, DatabaseUnavailable);
+problems!(Problems, InvalidParameter, StreamNotFound, SagaRemoved, DatabaseUnavailable);
 
 /// A stream's state.
 #[derive(Debug, Serialize, ToSchema)]

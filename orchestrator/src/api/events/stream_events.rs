@@ -14,9 +14,13 @@ use super::{
     query,
     wake::{Wake, Woken},
 };
-use crate::{app::App, events::stream_name::StreamName, storage::log::LogEvent};
+use crate::{
+    app::{App, saga_removed},
+    events::stream_name::StreamName,
+    storage::log::LogEvent,
+};
 
-problems!(Problems, InvalidParameter, StreamNotFound, DatabaseUnavailable);
+problems!(Problems, InvalidParameter, StreamNotFound, SagaRemoved, DatabaseUnavailable);
 
 /// A page of a stream, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -86,10 +90,13 @@ pub async fn read(
 
 /// # Errors
 ///
-/// When there is no such stream, or nobody can say.
+/// When there is no such stream, or none any more, or nobody can say.
 pub async fn exists(app: &App, stream: &StreamName) -> Result<(), Problem> {
     if read(app, stream, 0, Some(1), 1).await?.is_empty() {
-        return Err(query::no_such_stream(stream));
+        return Err(match stream {
+            StreamName::Saga(saga) if app.is_removed(*saga).await? => saga_removed(*saga),
+            _ => query::no_such_stream(stream),
+        });
     }
     Ok(())
 }

@@ -72,6 +72,7 @@ problems!(
     MissingToken,
     WrongToken,
     SagaNotFound,
+    SagaRemoved,
     StepNotFound,
     RequestTimeout,
     NotUnderWay,

@@ -9,7 +9,7 @@ use super::super::{
 };
 use crate::app::App;
 
-problems!(Problems, InvalidParameter, SagaNotFound, DatabaseUnavailable);
+problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavailable);
 
 /// List a saga's events.
 ///

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::app::App;
 
-problems!(Problems, InvalidParameter, SagaNotFound, DatabaseUnavailable);
+problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavailable);
 
 /// Get a saga.
 ///

@@ -36,7 +36,7 @@ const PAGE: u32 = 100;
 /// How long to wait when the database does not answer, or nobody tells.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-problems!(Problems, InvalidParameter, SagaNotFound, DatabaseUnavailable);
+problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavailable);
 
 /// Follow a saga's events.
 ///

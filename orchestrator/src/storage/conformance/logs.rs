@@ -12,6 +12,7 @@ use skald_core::{
 use super::{
     super::{
         OwnedShard, Storage,
+        groups::{GroupFilter, GroupRetry, NewGroup, Poll, Start},
         log::{EventCount, LogEvent, LogFilter, LogPage, LogQuery, SCAN_MAX},
     },
     fixture::{Backend, Database, LEASE},
@@ -177,6 +178,45 @@ pub async fn a_look_with_a_filter_ends_in_time(database: &Database) {
     assert!(first.events.is_empty() && first.more);
     assert_eq!(first.read_to[&Shard(0)], SCAN_MAX);
     assert_eq!(read(&*store, 10, &filter).await.len(), 1);
+}
+
+/// However long the hole is that retention left, from wherever in it the look begins.
+pub async fn a_look_goes_on_behind_a_hole(database: &Database) {
+    let store = database.migrated(1).await;
+    let owned = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
+    let end = 3 * SCAN_MAX;
+    let hole =
+        format!("INSERT INTO log_holes (shard, first, last) VALUES (0, 3, {end}); UPDATE shards SET head = {end}");
+    let mut stream = Named::new("cart", 0, 1);
+    store.commit(&mixed(&owned, vec![], vec![stream.append(&["Noise", "Signal"])])).await.unwrap();
+    database.execute(&hole).await.unwrap();
+    store.commit(&mixed(&owned, vec![], vec![stream.append(&["Noise", "Signal"])])).await.unwrap();
+    let signals = LogFilter { types: vec!["Signal".to_owned()], ..LogFilter::default() };
+    for filter in [signals, LogFilter::default()] {
+        for after in [2, 3, end / 2, end] {
+            let page = look(&*store, &BTreeMap::from([(Shard(0), after)]), 1, &filter).await;
+            let first = if filter.is_any() { end + 1 } else { end + 2 };
+            assert!(page.events.iter().map(|event| event.position).eq([first]), "{after}: {page:?}");
+        }
+        let until = BTreeMap::from([(Shard(0), end / 2)]);
+        let query = LogQuery { after: BTreeMap::from([(Shard(0), 2)]), until, limit: 1, filter };
+        let page = store.log(&query).await.unwrap();
+        assert_eq!((page.events.len(), page.read_to[&Shard(0)], page.more), (0, end / 2, false));
+    }
+    let group = NewGroup {
+        name: "audit".to_owned(),
+        filter: GroupFilter { types: vec!["Signal".to_owned()], ..GroupFilter::default() },
+        retry: GroupRetry::default(),
+        start: Start::Beginning,
+    };
+    store.put_group(&group).await.unwrap();
+    let poll = Poll { group: "audit".to_owned(), consumer: "one".to_owned(), limit: 10, lease: LEASE };
+    let mut given = Vec::new();
+    for _ in 0..3 {
+        let polled = store.poll_group(&poll).await.unwrap().unwrap();
+        given.extend(polled.deliveries.iter().map(|delivery| delivery.event.position));
+    }
+    assert_eq!(given, [2, end + 2]);
 }
 
 pub async fn a_look_ends_where_it_was_told_to(database: &Database) {

@@ -16,6 +16,7 @@ mod logs;
 mod reads;
 mod refusals;
 mod replicas;
+mod retention;
 pub mod sample;
 mod speed;
 
@@ -97,6 +98,7 @@ on_both! {
     groups::what_a_group_does_not_want_is_passed_over,
     groups::what_is_in_hand_when_a_lease_ends_is_handed_out_again,
     logs::a_follower_skips_nothing_while_commits_go_on,
+    logs::a_look_goes_on_behind_a_hole,
     logs::a_look_ends_where_it_was_told_to,
     logs::a_look_with_a_filter_ends_in_time,
     logs::a_stream_is_read_by_versions,
@@ -120,6 +122,14 @@ on_both! {
     lifecycle::ping_and_clock_answer,
     lifecycle::a_definition_is_immutable,
     lifecycle::pauses_are_added_replaced_and_removed,
+    retention::what_is_old_and_unneeded_goes_to_the_archive_and_comes_back,
+    retention::what_somebody_needs_stays,
+    retention::a_long_stream_goes_step_by_step_and_a_crash_in_between_is_ended,
+    retention::whoever_lost_the_lease_removes_nothing,
+    retention::a_stream_that_grew_since_it_was_archived_stays,
+    retention::an_archive_that_contradicts_the_database_is_refused,
+    retention::an_archive_is_restored_into_an_empty_database,
+    retention::holes_are_as_if_noted_one_by_one,
     audits::an_audit_sees_everything_page_by_page,
     audits::an_audit_sees_appended_events_too,
     audits::an_audit_hands_over_what_should_not_be,

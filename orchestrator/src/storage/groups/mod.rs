@@ -33,7 +33,7 @@ use rows::GroupRows;
 
 mod holding;
 mod operators;
-mod positions;
+pub mod positions;
 pub(super) mod rows;
 mod settling;
 mod turns;

@@ -1,5 +1,5 @@
-//! Reading a whole database for a check. The session cannot write; a page of sagas is one short transaction of the kind
-//! REPEATABLE READ, READ ONLY, everything else one statement.
+//! Reading a whole database for a check. The session cannot write; a page is one short transaction of the kind REPEATABLE
+//! READ, READ ONLY, everything else one statement.
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -15,12 +15,15 @@ use super::{
         StoreError, StoredDefinition,
         audit::{
             Audit, Found, FoundEventRecord, FoundKey, FoundSaga, FoundSagaRecord, LogBounds, LogBoundsRecord, Place,
-            PlaceRecord, page_end,
+            PlaceRecord, Stretch, page_end,
         },
         records::read_all,
     },
     CONNECT_TIMEOUT, failed, lifecycle, registry,
 };
+
+/// Begins a page of one moment.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 #[derive(Debug)]
 pub struct PostgresAudit {
@@ -78,13 +81,8 @@ impl Audit for PostgresAudit {
 
     /// No index makes positions unique across partitions, so the order goes on by stream and version. The bound on the
     /// position alone is what the index goes by.
-    async fn places(
-        &self,
-        shard: Shard,
-        after: Option<Place>,
-        until: i64,
-        limit: u32,
-    ) -> Result<Vec<Place>, StoreError> {
+    async fn places(&self, shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError> {
+        let mut snapshot = self.pool.begin_with(SNAPSHOT).await.map_err(failed)?;
         let (position, stream, version) = after
             .map_or((i64::MIN, Uuid::nil(), i64::MIN), |place| (place.position, place.stream.as_uuid(), place.version));
         let rows: Vec<PlaceRecord> = sqlx::query_as(
@@ -103,10 +101,33 @@ impl Audit for PostgresAudit {
         .bind(version)
         .bind(until)
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *snapshot)
         .await
         .map_err(failed)?;
-        Ok(rows.into_iter().map(Place::from).collect())
+        let places: Vec<Place> = rows.into_iter().map(Place::from).collect();
+        let holes = sqlx::query_as(
+            "SELECT first, last
+             FROM log_holes
+             WHERE shard = $1 AND last > $2 AND first <= $3
+             ORDER BY first",
+        )
+        .bind(i32::from(shard.0))
+        .bind(position)
+        .bind(Stretch::end(&places, until, limit))
+        .fetch_all(&mut *snapshot)
+        .await
+        .map_err(failed)?;
+        snapshot.rollback().await.map_err(failed)?;
+        Ok(Stretch { places, holes })
+    }
+
+    async fn removed(&self) -> Result<Vec<(SagaId, SagaId)>, StoreError> {
+        let ranges: Vec<(Uuid, Uuid)> =
+            sqlx::query_as("SELECT first_id, last_id FROM archive_parts WHERE state <> 'written' ORDER BY first_id")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed)?;
+        Ok(ranges.into_iter().map(|(first, last)| (SagaId::from_uuid(first), SagaId::from_uuid(last))).collect())
     }
 
     /// The bounds on the stream let whole partitions be left out.
@@ -116,8 +137,7 @@ impl Audit for PostgresAudit {
         limit: u32,
         visit: &mut (dyn FnMut(Found) + Send),
     ) -> Result<Option<SagaId>, StoreError> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-        let mut snapshot = self.pool.begin_with(begin).await.map_err(failed)?;
+        let mut snapshot = self.pool.begin_with(SNAPSHOT).await.map_err(failed)?;
         let rows: Vec<FoundSagaRecord> = sqlx::query_as(
             "SELECT id, shard, definition, definition_version, mode, status, state, version, correlation_id, failure,
                     created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us

@@ -93,7 +93,7 @@ fn window(shard: Shard, row: &PgRow) -> Result<Window, sqlx::Error> {
     })
 }
 
-/// The shards that have more share the limit. The rows of a shard come together, and in order: the one join is a loop
+/// The shards that have more share the limit. Where retention left a hole, a window begins behind it. The rows of a shard come together, and in order: the one join is a loop
 /// over the shards, in theirs.
 pub(super) fn push_windows(sql: &mut QueryBuilder<Postgres>, query: &LogQuery) {
     let asked: Vec<(i32, i64, i64)> = query
@@ -104,16 +104,24 @@ pub(super) fn push_windows(sql: &mut QueryBuilder<Postgres>, query: &LogQuery) {
     let scan_max = if query.filter.is_any() { UNBOUNDED } else { SCAN_MAX };
     sql.push(
         "WITH asked AS MATERIALIZED (
-             SELECT a.shard, a.after, least(a.until, s.head) AS last,
-                    greatest(count(*) FILTER (WHERE least(a.until, s.head) > a.after) OVER (), 1) AS with_more
-             FROM unnest(",
+             SELECT a.shard, a.after, a.last, greatest(count(*) FILTER (WHERE a.last > a.after) OVER (), 1) AS with_more
+             FROM (SELECT a.shard, least(a.until, s.head) AS last,
+                          greatest(a.after, least(a.until, s.head, coalesce(h.last, 0))) AS after
+                   FROM unnest(",
     );
     sql.push_bind(asked.iter().map(|asked| asked.0).collect::<Vec<i32>>()).push("::integer[], ");
     sql.push_bind(asked.iter().map(|asked| asked.1).collect::<Vec<i64>>()).push("::bigint[], ");
     sql.push_bind(asked.iter().map(|asked| asked.2).collect::<Vec<i64>>()).push("::bigint[]");
     sql.push(
         ") AS a (shard, after, until)
-             JOIN shards AS s ON s.shard = a.shard
+                   JOIN shards AS s ON s.shard = a.shard
+                   LEFT JOIN LATERAL (
+                       SELECT last
+                       FROM log_holes AS h
+                       WHERE h.shard = a.shard AND h.first <= a.after + 1
+                       ORDER BY h.first DESC
+                       LIMIT 1
+                   ) AS h ON true) AS a
          ), win AS MATERIALIZED (
              SELECT shard, after, last, greatest(",
     );

@@ -21,6 +21,7 @@ mod look_up;
 mod reads;
 mod registry;
 mod replicas;
+mod retention;
 mod sessions;
 
 #[cfg(test)]
@@ -64,6 +65,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a read may take before the database gives it up.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long to wait for an answer about what is old: a little longer than the database works on it.
+const RETENTION_PATIENCE: Duration = Duration::from_secs(620);
+
 #[derive(Debug)]
 pub struct PostgresStore {
     writer: commit::Writer,
@@ -75,6 +79,8 @@ pub struct PostgresStore {
     log: Sessions,
     /// Write how far consumer groups have come, durably only by and by.
     groups: Sessions,
+    /// Archives and removes what is old.
+    retention: Sessions,
     remembered: Remembered,
     /// Shards to create in a database that has none.
     shards: u16,
@@ -115,6 +121,11 @@ impl PostgresStore {
             .acquire_timeout(patience.max(CONNECT_TIMEOUT))
             .connect_lazy_with(groups::session(&base, options.lease));
         let groups = Sessions { pool: groups, patience };
+        let retention = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(retention::session(&base));
+        let retention = Sessions { pool: retention, patience: RETENTION_PATIENCE };
         let writer = commit::Writer::spawn(&base, options.lease, patience);
         Ok(Self {
             writer,
@@ -123,6 +134,7 @@ impl PostgresStore {
             readers,
             log,
             groups,
+            retention,
             remembered: Remembered::default(),
             shards: options.shards,
             maintained_at_us: AtomicI64::new(0),

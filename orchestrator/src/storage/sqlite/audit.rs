@@ -7,6 +7,7 @@ use skald_core::ids::{SagaId, Shard};
 use sqlx::{
     ConnectOptions as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+    types::Uuid,
 };
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
         StoreError, StoredDefinition,
         audit::{
             Audit, Found, FoundEventRecord, FoundKey, FoundSaga, FoundSagaRecord, LogBounds, LogBoundsRecord, Place,
-            PlaceRecord, page_end,
+            PlaceRecord, Stretch, page_end,
         },
         records::read_all,
     },
@@ -70,13 +71,9 @@ impl Audit for SqliteAudit {
     }
 
     /// Positions are unique here, whatever shard an event claims to lie in.
-    async fn places(
-        &self,
-        _shard: Shard,
-        after: Option<Place>,
-        until: i64,
-        limit: u32,
-    ) -> Result<Vec<Place>, StoreError> {
+    async fn places(&self, _shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError> {
+        let mut snapshot = self.pool.begin().await.map_err(failed)?;
+        let after = after.map_or(i64::MIN, |place| place.position);
         let rows: Vec<PlaceRecord> = sqlx::query_as(
             "SELECT shard, position, stream, version, epoch
              FROM events
@@ -84,13 +81,35 @@ impl Audit for SqliteAudit {
              ORDER BY position
              LIMIT ?3",
         )
-        .bind(after.map_or(i64::MIN, |place| place.position))
+        .bind(after)
         .bind(until)
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *snapshot)
         .await
         .map_err(failed)?;
-        Ok(rows.into_iter().map(Place::from).collect())
+        let places: Vec<Place> = rows.into_iter().map(Place::from).collect();
+        let holes = sqlx::query_as(
+            "SELECT first, last
+             FROM log_holes
+             WHERE shard = 0 AND last > ?1 AND first <= ?2
+             ORDER BY first",
+        )
+        .bind(after)
+        .bind(Stretch::end(&places, until, limit))
+        .fetch_all(&mut *snapshot)
+        .await
+        .map_err(failed)?;
+        snapshot.rollback().await.map_err(failed)?;
+        Ok(Stretch { places, holes })
+    }
+
+    async fn removed(&self) -> Result<Vec<(SagaId, SagaId)>, StoreError> {
+        let ranges: Vec<(Uuid, Uuid)> =
+            sqlx::query_as("SELECT first_id, last_id FROM archive_parts WHERE state <> 'written' ORDER BY first_id")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed)?;
+        Ok(ranges.into_iter().map(|(first, last)| (SagaId::from_uuid(first), SagaId::from_uuid(last))).collect())
     }
 
     async fn sagas(
@@ -100,6 +119,14 @@ impl Audit for SqliteAudit {
         visit: &mut (dyn FnMut(Found) + Send),
     ) -> Result<Option<SagaId>, StoreError> {
         let mut snapshot = self.pool.begin().await.map_err(failed)?;
+        let removing: Option<Uuid> =
+            sqlx::query_scalar("SELECT removing FROM archive_parts WHERE removing IS NOT NULL LIMIT 1")
+                .fetch_optional(&mut *snapshot)
+                .await
+                .map_err(failed)?;
+        if let Some(removing) = removing {
+            visit(Found::Removing(SagaId::from_uuid(removing)));
+        }
         let rows: Vec<FoundSagaRecord> = sqlx::query_as(
             "SELECT id, shard, definition, definition_version, mode, status, state, version, correlation_id, failure,
                     created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us

@@ -26,11 +26,21 @@ async fn head(pool: &SqlitePool) -> Result<i64, StoreError> {
     sqlx::query_scalar("SELECT head FROM shards WHERE shard = 0").fetch_one(pool).await.map_err(failed)
 }
 
-/// The head is read first: whatever lies below it is there when the events are read.
+/// The head is read first: whatever lies below it is there when the events are read. Where retention left a hole, the
+/// window begins behind it.
 pub async fn log(pool: &SqlitePool, remembered: &Remembered, query: &LogQuery) -> Result<LogPage, StoreError> {
     let Some(after) = query.after.get(&SHARD).copied() else { return Ok(LogPage::default()) };
-    let head = head(pool).await?;
+    let (head, hole): (i64, Option<i64>) = sqlx::query_as(
+        "SELECT head, (SELECT last FROM log_holes WHERE shard = 0 AND first <= ? + 1 ORDER BY first DESC LIMIT 1)
+         FROM shards
+         WHERE shard = 0",
+    )
+    .bind(after)
+    .fetch_one(pool)
+    .await
+    .map_err(failed)?;
     let last = query.until.get(&SHARD).map_or(head, |until| head.min(*until));
+    let after = after.max(last.min(hole.unwrap_or(0)));
     let looked_to = if query.filter.is_any() { last } else { last.min(after.saturating_add(SCAN_MAX)) };
     let mut records = Vec::new();
     if looked_to > after {

@@ -18,6 +18,7 @@ mod look_up;
 mod reads;
 mod registry;
 mod replicas;
+mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Definitions and pauses.
 
 use futures_util::FutureExt as _;
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::{
     super::{
@@ -20,29 +20,35 @@ pub async fn register(writer: &Writer, definition: &StoredDefinition) -> Result<
 
 impl Session {
     async fn register(&mut self, definition: StoredDefinition) -> Result<Registration, sqlx::Error> {
-        let connection = self.connection().await?;
-        let inserted = sqlx::query(
-            "INSERT INTO definitions (name, version, hash, document, registered_at_us)
-             VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT (name, version) DO NOTHING",
-        )
+        register_on(self.connection().await?, &definition).await
+    }
+}
+
+pub(super) async fn register_on(
+    connection: &mut SqliteConnection,
+    definition: &StoredDefinition,
+) -> Result<Registration, sqlx::Error> {
+    let inserted = sqlx::query(
+        "INSERT INTO definitions (name, version, hash, document, registered_at_us)
+         VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (name, version) DO NOTHING",
+    )
+    .bind(&definition.name)
+    .bind(i64::from(definition.version))
+    .bind(&definition.hash)
+    .bind(&definition.document)
+    .bind(definition.registered_at.as_micros())
+    .execute(&mut *connection)
+    .await?;
+    if inserted.rows_affected() == 1 {
+        return Ok(Registration::Created);
+    }
+    let hash: String = sqlx::query_scalar("SELECT hash FROM definitions WHERE name = ? AND version = ?")
         .bind(&definition.name)
         .bind(i64::from(definition.version))
-        .bind(&definition.hash)
-        .bind(&definition.document)
-        .bind(definition.registered_at.as_micros())
-        .execute(&mut *connection)
+        .fetch_one(connection)
         .await?;
-        if inserted.rows_affected() == 1 {
-            return Ok(Registration::Created);
-        }
-        let hash: String = sqlx::query_scalar("SELECT hash FROM definitions WHERE name = ? AND version = ?")
-            .bind(&definition.name)
-            .bind(i64::from(definition.version))
-            .fetch_one(connection)
-            .await?;
-        Ok(if hash == definition.hash { Registration::Unchanged } else { Registration::Conflict })
-    }
+    Ok(if hash == definition.hash { Registration::Unchanged } else { Registration::Conflict })
 }
 
 pub async fn definitions(pool: &SqlitePool) -> Result<Vec<StoredDefinition>, StoreError> {

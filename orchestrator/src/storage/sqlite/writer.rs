@@ -88,6 +88,16 @@ impl Writer {
         self.run(|session| session.lazily(write).boxed()).await?.map_err(failed)
     }
 
+    /// Runs statements in their turn as one transaction, which is on the disk when it is reported.
+    pub async fn durably<T, E, F>(&self, write: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    {
+        self.run(|session| session.durably(write).boxed()).await.map_err(StoreError::from)?
+    }
+
     /// Runs one statement, its own transaction, in its turn.
     pub async fn execute(
         &self,
@@ -140,6 +150,30 @@ impl Session {
         R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
     {
         statement.fetch_all(self.connection().await?).await
+    }
+
+    async fn durably<T, E, F>(&mut self, write: F) -> Result<T, E>
+    where
+        E: From<StoreError>,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, E>> + Send,
+    {
+        let result = self.try_durably(write).await;
+        if result.is_err() {
+            self.roll_back().await;
+        }
+        result
+    }
+
+    async fn try_durably<T, E, F>(&mut self, write: F) -> Result<T, E>
+    where
+        E: From<StoreError>,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, E>> + Send,
+    {
+        let connection = self.connection().await.map_err(failed)?;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await.map_err(failed)?;
+        let written = write(connection).await?;
+        sqlx::raw_sql("COMMIT").execute(connection).await.map_err(failed)?;
+        Ok(written)
     }
 
     async fn lazily<T, F>(&mut self, write: F) -> Result<T, sqlx::Error>

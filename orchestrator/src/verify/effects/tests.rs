@@ -56,7 +56,7 @@ fn judge(ended: Option<EndedSaga>, mut effects: Vec<Effect>, asked: &[&str], ske
     let known = BTreeMap::from([(saga(), ended)]);
     let asked = asked.iter().map(|name| (*name).to_owned()).collect();
     let mut findings = Findings::new(100);
-    let mut reconciler = Reconciler::new(&known, &asked, Millis(skew), &mut findings);
+    let mut reconciler = Reconciler::new(&known, &[], &asked, Millis(skew), &mut findings);
     for effect in effects {
         reconciler.next(effect);
     }
