@@ -23,6 +23,7 @@ mod hung;
 mod observability;
 mod operators;
 mod pausing;
+mod personal;
 mod poison;
 mod replicas;
 mod retention;

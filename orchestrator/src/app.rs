@@ -3,11 +3,19 @@
 //! Handlers run on the server's own threads, where a client that leaves takes its handler with it. So nothing that
 //! touches the database runs there: [`App::read`] carries it to its end on the runtime that the connections belong to.
 
+mod sealed;
+
 use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{HttpServer, dev::Server, web};
 use bytes::Bytes;
-use skald_core::{definition::Definition, event::Recorded, ids::SagaId, state::SagaRow, time::Millis};
+use skald_core::{
+    definition::Definition,
+    event::{Event, Recorded},
+    ids::SagaId,
+    state::SagaRow,
+    time::Millis,
+};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use crate::{
@@ -18,7 +26,7 @@ use crate::{
         heads::Heads,
         pauses::Pauses,
         problem::{Code, Problem},
-        view::{Saga, saga_view},
+        view::Saga,
     },
     bus::BusHealth,
     clock::Clock,
@@ -26,6 +34,7 @@ use crate::{
     engine::{Engine, definitions::Definitions},
     forward::{self, Router},
     metrics::Metrics,
+    personal::Sealing,
     storage::{Owner, Store, StoreError, groups::ConsumerGroups, log::EventLog, retention::Retention},
 };
 
@@ -69,6 +78,7 @@ pub struct AppParts {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub tokens: CallbackTokens,
+    pub sealing: Arc<Sealing>,
     pub gate: Arc<dyn Gate>,
     /// This process, as it owns shards.
     pub owner: Owner,
@@ -178,6 +188,11 @@ impl App {
     #[must_use]
     pub const fn tokens(&self) -> &CallbackTokens {
         &self.parts.tokens
+    }
+
+    #[must_use]
+    pub const fn sealing(&self) -> &Arc<Sealing> {
+        &self.parts.sealing
     }
 
     #[must_use]
@@ -342,7 +357,7 @@ impl App {
     /// When there is none, or it cannot be read.
     pub async fn saga(&self, id: SagaId) -> Result<Saga, Problem> {
         let (definition, stream) = self.saga_stream(id).await?;
-        saga_view(&definition, &stream).map_err(Problem::internal)
+        self.shown(&definition, &stream).await
     }
 
     /// A saga's whole stream, and what it is pinned to.
@@ -351,7 +366,6 @@ impl App {
     ///
     /// When there is no such saga, or it cannot be read.
     pub async fn saga_stream(&self, id: SagaId) -> Result<(Arc<Definition>, Vec<Recorded>), Problem> {
-        use skald_core::event::Event;
         let stream = self.read(|store| async move { store.streams(&[id]).await }).await?.pop();
         let Some(stream) = stream else { return Err(self.no_saga(id).await) };
         let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {

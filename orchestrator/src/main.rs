@@ -13,6 +13,7 @@ mod events;
 mod forward;
 mod hex;
 mod metrics;
+mod personal;
 mod retention;
 mod storage;
 mod verify;

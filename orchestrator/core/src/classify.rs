@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use crate::{
     ids::Operation,
+    personal::cut_before_token,
     time::{Millis, Timestamp},
 };
 
@@ -190,7 +191,7 @@ fn describe(answer: &Answer) -> String {
 fn shorten(text: &str) -> String {
     const CHARS_MAX: usize = 500;
     match text.char_indices().nth(CHARS_MAX) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
+        Some((cut, _)) => format!("{}…", &text[..cut_before_token(text, cut)]),
         None => text.to_owned(),
     }
 }

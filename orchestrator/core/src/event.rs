@@ -128,7 +128,8 @@ events! {
         mode: Mode,
         input: Box<RawValue>,
         correlation_id: String,
-        /// The person whom the saga is about, as the definition finds it in the input. Since version 2.
+        /// Whose personal data the saga holds, as a keyed hash; only where the definition says that it holds some. Since
+        /// version 2.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         subject: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none", default)]

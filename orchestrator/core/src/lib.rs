@@ -18,6 +18,7 @@ pub mod ids;
 pub mod json;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod personal;
 pub mod retry;
 pub mod shard;
 pub mod state;

@@ -146,6 +146,8 @@ pub struct SagaState {
     pub output: Option<Arc<Value>>,
     pub correlation_id: Arc<str>,
     pub traceparent: Option<Arc<str>>,
+    /// Whose personal data is sealed in it.
+    pub subject: Option<Arc<str>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub ended_at: Option<Timestamp>,
@@ -245,6 +247,7 @@ impl SagaState {
             output: None,
             correlation_id: Arc::from(started.correlation_id.as_str()),
             traceparent: started.traceparent.as_deref().map(Arc::from),
+            subject: started.subject.as_deref().map(Arc::from),
             created_at: at,
             updated_at: at,
             ended_at: None,

@@ -71,6 +71,7 @@ impl<'a> Twin<'a> {
             input: started.input.clone(),
             correlation_id: started.correlation_id.clone(),
             traceparent: started.traceparent.clone(),
+            subject: started.subject.as_deref().map(Into::into),
         };
         let begun = decide::start(definition, start, *occurred_at).ok()?;
         Some(Self { definition, state: begun.next, calls: calls(begun.commands).collect() })

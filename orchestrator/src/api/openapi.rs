@@ -75,6 +75,8 @@ use super::{admin, definitions, events, groups, operations, problem, sagas};
         admin::participants::resume,
         admin::pauses::handle,
         admin::replicas::handle,
+        admin::subjects::get,
+        admin::subjects::erase,
         operations::livez::handle,
         operations::readyz::handle,
         operations::metrics::handle,

@@ -65,12 +65,14 @@ codes! {
     StepNotFound = "step_not_found", 404, "The saga has no such step";
     DefinitionNotFound = "definition_not_found", 404, "There is no such definition";
     ParticipantNotFound = "participant_not_found", 404, "There is no such participant";
+    SubjectNotFound = "subject_not_found", 404, "No personal data of this subject was ever held";
     MethodNotAllowed = "method_not_allowed", 405, "The path does not have this method";
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
     SagaEnded = "saga_ended", 409, "The saga has ended";
     NotPossible = "not_possible", 409, "That cannot be done with the saga as it is";
     NotUnderWay = "not_under_way", 409, "The operation is not under way";
     StepNotEnabled = "step_not_enabled", 409, "The stream's order leaves no room for that report";
+    SubjectInUse = "subject_in_use", 409, "An unfinished saga needs the subject's data";
     VersionConflict = "version_conflict", 409, "The stream is at another version";
     DefinitionConflict = "definition_conflict", 409, "This version is registered with other content";
     SagaRemoved = "saga_removed", 410, "The saga ended long ago and was moved to the archive";

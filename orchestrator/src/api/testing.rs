@@ -26,6 +26,7 @@ use crate::{
     dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
+    personal::{SealedCalls, Sealing},
     storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
 };
 
@@ -265,9 +266,12 @@ impl<S: Store> TestServer<S> {
             recovery_ramp: Millis(0),
             takeovers_max: 3,
         };
+        let sealing = Arc::new(Sealing::new(Arc::clone(&store) as Arc<dyn Store>, &[7; 32]));
+        let calls: Arc<dyn Participants> = Arc::clone(&participants) as Arc<dyn Participants>;
+        let calls = SealedCalls::new(calls, Arc::clone(&sealing), Arc::clone(&clock));
         let engine = Engine::run(Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            participants: Arc::clone(&participants) as Arc<dyn Participants>,
+            participants: Arc::new(calls),
             clock: Arc::clone(&clock),
             definitions: Arc::clone(&definitions),
             metrics: Arc::clone(&metrics),
@@ -289,6 +293,7 @@ impl<S: Store> TestServer<S> {
             metrics,
             clock,
             tokens: tokens.clone(),
+            sealing,
             gate: Arc::clone(&participants) as Arc<dyn Gate>,
             owner,
             lease: LEASE,

@@ -25,6 +25,7 @@ use crate::{
         definitions::{Definitions, RegisterError},
     },
     metrics::Metrics,
+    personal::{SealedCalls, Sealing},
     retention::{self, Retain},
     storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
 };
@@ -63,12 +64,14 @@ impl Service {
         let tokens = callback_tokens(config, &secret)?;
         let participants =
             Arc::new(HttpParticipants::new(&config.participants, clock.clone(), tokens.clone(), &metrics)?);
+        let sealing = Arc::new(Sealing::new(Arc::clone(&store), &secret));
+        let sealed = SealedCalls::new(participants.clone(), Arc::clone(&sealing), clock.clone());
         let definitions = definitions(config, &store, &clock, bundled).await?;
         let shards = u16::try_from(store.shards().await?.len()).context("the database has too many shards")?;
         let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(advertised_url(config, addr)) };
         let engine = Engine::run(Parts {
             store: Arc::clone(&store),
-            participants: participants.clone(),
+            participants: Arc::new(sealed),
             clock: clock.clone(),
             definitions: Arc::clone(&definitions),
             metrics: Arc::clone(&metrics),
@@ -103,6 +106,7 @@ impl Service {
             metrics: Arc::clone(&metrics),
             clock,
             tokens,
+            sealing,
             gate: participants,
             owner,
             lease: config.database.lease,

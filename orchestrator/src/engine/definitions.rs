@@ -129,6 +129,13 @@ impl Definitions {
         known.values().cloned().collect()
     }
 
+    /// Whether some definition says that its sagas hold personal data.
+    #[must_use]
+    pub fn any_personal(&self) -> bool {
+        let known = self.known.read().expect("nothing panics while it holds this lock");
+        known.values().any(|definition| definition.personal.is_some())
+    }
+
     fn add(&self, definition: Arc<Definition>) {
         self.new.lock().expect("nothing panics while it holds this lock").push(Arc::clone(&definition));
         let key = (definition.name.clone(), definition.version);

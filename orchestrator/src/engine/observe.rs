@@ -171,7 +171,7 @@ mod tests {
         };
         let undone = StepStarted { step: "pay".to_owned(), operation: Operation::Compensation };
         let events = vec![event(6, undone.into()), event(7, SagaCompensated {}.into())];
-        Transition { shard: Shard(0), row, events, start_key: None }
+        Transition { shard: Shard(0), row, events, start_key: None, sealed_under: None }
     }
 
     fn append() -> Append {

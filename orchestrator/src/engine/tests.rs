@@ -149,6 +149,7 @@ impl Running {
             key: None,
             correlation_id: String::new(),
             traceparent: None,
+            subject: None,
             entropy: [self.started; 10],
         };
         self.engine.start(request, None).await.map(|row| row.id)

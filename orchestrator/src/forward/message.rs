@@ -12,7 +12,7 @@ use skald_core::{
     definition::Definition,
     event::Mode,
     ids::SagaId,
-    shard::writer::{Refusal, StartRequest},
+    shard::writer::{Refusal, StartRequest, Subject},
     state::SagaRow,
 };
 
@@ -45,6 +45,8 @@ pub struct StartMessage {
     correlation_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<Subject>,
     entropy: [u8; 10],
     /// How long to wait for the saga's end before answering.
     pub wait_ms: u64,
@@ -74,6 +76,7 @@ impl StartMessage {
             fingerprint,
             correlation_id: request.correlation_id.clone(),
             traceparent: request.traceparent.clone(),
+            subject: request.subject.clone(),
             entropy: request.entropy,
             wait_ms,
         })
@@ -89,6 +92,7 @@ impl StartMessage {
             key: Some((self.key, self.fingerprint)),
             correlation_id: self.correlation_id,
             traceparent: self.traceparent,
+            subject: self.subject,
             entropy: self.entropy,
         }
     }

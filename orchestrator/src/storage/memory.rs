@@ -1,6 +1,8 @@
 //! A store in memory, for tests of what stands on the trait: simple, and as strict as the real ones about fences,
 //! versions and start keys. Nothing survives it.
 
+mod subjects;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -46,6 +48,7 @@ struct Kept {
     keys: BTreeMap<(String, String), KeyedSaga>,
     definitions: BTreeMap<(String, u32), StoredDefinition>,
     pauses: Vec<Pause>,
+    subject_keys: Vec<subjects::KeptKey>,
     /// How the next commits end, instead of by their content.
     faults: Vec<(CommitError, Applied)>,
 }
@@ -120,11 +123,16 @@ impl Kept {
         batch.fences.iter().filter(|fence| !holds(fence)).map(|fence| fence.shard).collect()
     }
 
-    fn refusal(&self, transition: &Transition) -> Option<String> {
+    fn refusal(&mut self, transition: &Transition) -> Option<String> {
         let id = transition.row.id;
         let version = self.rows.get(&id).map_or(0, |row| row.version);
         if transition.events.first().map(|event| event.version) != Some(version + 1) {
             return Some(format!("a version of {id} is taken"));
+        }
+        if let Some(key) = &transition.sealed_under
+            && self.under_key(key).is_none()
+        {
+            return Some(format!("the key {key} was destroyed"));
         }
         let key = transition.start_key.as_ref()?;
         let taken = self.keys.contains_key(&(key.definition.to_string(), key.key.clone()));
@@ -152,6 +160,9 @@ impl Kept {
         if let Some(key) = &transition.start_key {
             let keyed = KeyedSaga { saga: id, fingerprint: key.fingerprint };
             self.keys.insert((key.definition.to_string(), key.key.clone()), keyed);
+        }
+        if let Some(sagas) = transition.sealed_under.as_deref().and_then(|key| self.under_key(key)) {
+            sagas.push(id);
         }
         self.rows.insert(id, transition.row.clone());
     }

@@ -18,6 +18,7 @@ pub mod retention;
 mod schema;
 pub mod scratch;
 mod sqlite;
+pub mod subjects;
 mod wellformed;
 
 #[cfg(test)]
@@ -204,7 +205,7 @@ impl<S: Store + EventLog + ConsumerGroups + Retention> Storage for S {}
 /// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
 /// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug + 'static {
+pub trait Store: subjects::Subjects + Send + Sync + fmt::Debug + 'static {
     /// Applies what migrations are missing; safe to run twice and from several processes at once.
     async fn migrate(&self) -> Result<(), StoreError>;
 

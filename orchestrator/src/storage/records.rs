@@ -319,7 +319,7 @@ pub fn shard(number: i32) -> Result<Shard, StoreError> {
     u16::try_from(number).map(Shard).map_err(|_| StoreError::Unreadable(format!("shard {number}")))
 }
 
-fn status(word: &str) -> Option<Status> {
+pub fn status(word: &str) -> Option<Status> {
     Status::ALL.into_iter().find(|status| status.as_str() == word)
 }
 

@@ -40,6 +40,11 @@ pub fn is_from_outside(batch: &Batch) -> bool {
     !batch.appends.is_empty() || own.any(|event| event.origin != Origin::default())
 }
 
+/// Whether a saga begins in it that holds personal data.
+pub fn is_sealed(batch: &Batch) -> bool {
+    batch.transitions.iter().any(|transition| transition.sealed_under.is_some())
+}
+
 fn check_transition(batch: &Batch, transition: &Transition) -> Result<(), CommitError> {
     let row = &transition.row;
     let id = row.id;
@@ -55,6 +60,9 @@ fn check_transition(batch: &Batch, transition: &Transition) -> Result<(), Commit
     }
     if transition.start_key.is_some() && !transition.creates() {
         return Err(refused(format!("saga {id} exists already and cannot take a start key")));
+    }
+    if transition.sealed_under.is_some() && !transition.creates() {
+        return Err(refused(format!("saga {id} exists already and cannot be sealed under another key")));
     }
     check_text(transition)
 }

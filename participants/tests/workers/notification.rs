@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 
 use rstest::rstest;
 use serde_json::{Value, json};
+use skald_kit::{Db, DbOptions, params};
 use skald_participants::WorkerKind;
 
-use super::{Bus, Working, checkout, failed_checkout, go_on, smtp_server::SmtpServer};
+use super::{Bus, Working, checkout, failed_checkout, go_on, input, saga, smtp_server::SmtpServer};
 use crate::support::{Backend, eventually};
 
 /// Kinds and statuses, oldest first, once there are so many.
@@ -81,4 +82,47 @@ async fn a_mail_is_sent_once_though_the_server_puts_it_off_and_events_come_again
     let metrics = notification.send(reqwest::Method::GET, "/metrics").await.body;
     let sent = r#"notifications_total{kind="payment_refunded",service="notification",status="sent"} 1"#;
     assert!(metrics.as_str().unwrap().contains(sent), "{metrics}");
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_sealed_is_opened_to_send_and_kept_nowhere(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let (server, url) = SmtpServer::start().await;
+    let notification = Working::start(WorkerKind::Notification, Bus::Http, backend, Some(url)).await;
+    let sealed = |name: &str| format!("~skald.sealed.1.key.{name}~");
+    for name in ["ann", "nobody"] {
+        notification.store.data().opened.insert(sealed(name), format!("{name}@example.org"));
+    }
+    let known = checkout(&notification.store, "c-1", Some(&sealed("ann")));
+    let erased = checkout(&notification.store, "c-2", Some(&sealed("bob")));
+    let refused = checkout(&notification.store, "c-3", Some(&sealed("nobody")));
+    let mut errors = Vec::new();
+    for (saga, status) in [(known, "sent"), (erased, "failed"), (refused, "failed")] {
+        let told = told(&notification, &format!("saga={saga}"), 1).await;
+        assert_eq!(told, pairs(&[("order_confirmed", status)]), "{saga}");
+        let shown = &notification.items(&format!("/notifications?saga={saga}")).await[0];
+        assert_eq!(shown["email"], "[personal]");
+        errors.push(shown["error"].as_str().unwrap_or_default().to_owned());
+    }
+    assert_eq!((&*errors[0], &*errors[1]), ("", "the address was erased"));
+    assert!(errors[2].contains("no such person <[personal]>"), "{errors:?}");
+    assert!(server.mails()[0].contains("To: ann@example.org") && server.mails().len() == 1);
+    // A reason may repeat the address.
+    let failure =
+        json!({"step": "confirm_order", "code": "blocked", "reason": format!("{} is blocked", sealed("ann"))});
+    let events = [
+        ("SagaStarted", "CheckoutInitiated", input("c-4", Some(&sealed("ann")))),
+        ("SagaFailed", "SagaFailed", failure),
+        ("SagaCompensated", "CheckoutFailed", json!({})),
+    ];
+    let failed = saga(&notification.store, "checkout", &events);
+    assert_eq!(told(&notification, &format!("saga={failed}"), 1).await, pairs(&[("order_failed", "sent")]));
+    assert!(!server.mails()[1].contains("skald.sealed"), "{:?}", server.mails());
+    let db = Db::connect(&notification.database.url, &DbOptions::default()).await.unwrap();
+    for row in db.rows("SELECT email, body, error FROM notifications", params![]).await.unwrap() {
+        let texts = ["email", "body", "error"].map(|column| row.get::<Option<String>>(column).unwrap());
+        assert!(texts.iter().flatten().all(|text| !text.contains("@example.org")), "{texts:?}");
+    }
 }

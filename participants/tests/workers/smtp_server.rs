@@ -55,7 +55,7 @@ impl SmtpServer {
             let one_left = |left: u32| left.checked_sub(1);
             say = match word.as_str() {
                 "EHLO" | "HELO" => "250 test",
-                "RCPT" if line.contains("nobody@") => "550 no such person",
+                "RCPT" if line.contains("nobody@") => "550 no such person <nobody@example.org>",
                 "RCPT" if self.put_off.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_left).is_ok() => {
                     "451 later"
                 }

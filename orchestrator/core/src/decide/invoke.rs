@@ -1,12 +1,13 @@
 //! A call to make: everything the dispatcher needs, with the expressions already evaluated.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeSet, string::String, sync::Arc, vec::Vec};
 
 use super::{machine::Machine, render::render};
 use crate::{
     definition::{Call, Method},
     expr::ExprError,
     ids::{Operation, SagaId, call_key},
+    personal::{Sealed, collect_tokens},
     state::{Outcome, StepStatus, Wait},
     time::{Millis, Timestamp},
 };
@@ -33,6 +34,8 @@ pub struct Invoke {
     pub compensates: Option<Outcome>,
     pub correlation_id: Arc<str>,
     pub traceparent: Option<Arc<str>>,
+    /// What is to be opened in the request and sealed in the answer; of a saga with personal data.
+    pub sealed: Option<Box<Sealed>>,
 }
 
 /// Why a request is made.
@@ -130,9 +133,24 @@ impl Machine<'_> {
             compensates: (operation == Operation::Compensation).then(|| state.outcome.unwrap_or(Outcome::Unknown)),
             correlation_id: Arc::clone(&self.state.correlation_id),
             traceparent: self.state.traceparent.clone(),
+            sealed: self.sealed(index).map(Box::new),
         };
         self.state.calls = call;
         self.airborne(index, invoke);
+    }
+
+    /// The tokens of the whole saga, not only of this request: a participant may answer what it was told before.
+    fn sealed(&self, index: usize) -> Option<Sealed> {
+        let subject = self.state.subject.as_ref()?;
+        let personal = self.definition.personal.as_ref()?;
+        let mut tokens = BTreeSet::new();
+        let outputs = self.state.steps.iter().filter_map(|step| step.output.as_deref());
+        outputs.chain([&*self.state.input]).for_each(|value| collect_tokens(value, &mut tokens));
+        Some(Sealed {
+            subject: Arc::clone(subject),
+            tokens: tokens.into_iter().collect(),
+            answer: personal.answer(&self.definition.steps[index].id),
+        })
     }
 
     fn poll_location(&self, index: usize) -> Option<String> {

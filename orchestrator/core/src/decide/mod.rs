@@ -163,6 +163,8 @@ pub struct Start {
     pub input: Box<RawValue>,
     pub correlation_id: String,
     pub traceparent: Option<String>,
+    /// Whose personal data is sealed in the input.
+    pub subject: Option<Arc<str>>,
 }
 
 /// Begins a saga: its first events, and the calls of the steps that need no other.
@@ -178,7 +180,7 @@ pub fn start(definition: &Definition, start: Start, now: Timestamp) -> Result<De
         mode: start.mode,
         input: start.input,
         correlation_id: start.correlation_id,
-        subject: None,
+        subject: start.subject.as_deref().map(String::from),
         traceparent: start.traceparent,
         deadline_at: definition.deadline.map(|deadline| now.plus(deadline)),
     };

@@ -9,9 +9,10 @@ use alloc::{
 };
 
 use super::{
-    Call, Method, SagaEmits, StepEmits,
+    Call, Method, Personal, SagaEmits, StepEmits,
     order::{Graph, STEPS_MAX},
     parse::Problem,
+    personal,
     read::{Draft, DraftStep},
     references,
 };
@@ -22,6 +23,7 @@ pub(super) struct Findings {
     pub(super) graph: Graph,
     /// Steps, by written index, whose output something other than their own compensation counts on.
     pub(super) outputs_read: BTreeSet<usize>,
+    pub(super) personal: Option<Personal>,
 }
 
 pub(super) fn check(draft: &Draft, services: Option<&[String]>, problems: &mut Vec<Problem>) -> Findings {
@@ -45,8 +47,9 @@ pub(super) fn check(draft: &Draft, services: Option<&[String]>, problems: &mut V
     }
     check_must_compensate(steps, &graph, problems);
     let outputs_read = references::check(draft, steps, &graph, problems);
+    let personal = personal::check(draft, steps, &graph, problems);
     check_event_names(draft, steps, problems);
-    Findings { graph, outputs_read }
+    Findings { graph, outputs_read, personal }
 }
 
 pub(super) fn tell(problems: &mut Vec<Problem>, place: String, reason: impl Into<String>) {

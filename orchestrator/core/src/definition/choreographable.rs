@@ -16,6 +16,10 @@ impl Definition {
                 "a choreographed saga needs a deadline: nobody calls, so only time tells that a participant is gone";
             problems.push(Problem::new("deadline".to_owned(), reason));
         }
+        if self.personal.is_some() {
+            let reason = "is only opened for calls, and participants that act on events would read what is sealed";
+            problems.push(Problem::new("personal".to_owned(), reason));
+        }
         for step in &self.steps {
             let place = format!("steps[{}]", self.written_index(step));
             for (key, reason) in step.reasons() {

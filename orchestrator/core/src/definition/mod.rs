@@ -9,6 +9,7 @@ mod document;
 mod lines;
 mod order;
 mod parse;
+mod personal;
 mod read;
 mod reader;
 mod references;
@@ -29,6 +30,7 @@ use serde_json::Value;
 
 pub use self::{
     parse::{Problem, Problems},
+    personal::{NoSubject, Personal},
     schema::{FORMAT_SCHEMA, InputSchema},
 };
 use crate::{
@@ -56,6 +58,8 @@ pub struct Definition {
     pub steps: Vec<Step>,
     pub output: Option<Template>,
     pub emits: SagaEmits,
+    /// What of it is a person's.
+    pub personal: Option<Personal>,
 }
 
 /// One action and what undoes it. Other steps are named by their index in [`Definition::steps`].

@@ -55,7 +55,7 @@ impl Definition {
         let draft = read::draft(&document, &mut problems);
         let findings = check::check(&draft, services, &mut problems);
         if problems.is_empty() {
-            return Ok(draft.finish(&findings, document));
+            return Ok(draft.finish(findings, document));
         }
         Err(Problems(with_lines(problems, text)))
     }

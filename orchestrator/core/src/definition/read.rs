@@ -18,6 +18,7 @@ use super::{
     check::Findings,
     document,
     parse::Problem,
+    personal::DraftPersonal,
     reader::{Cursor, Reader},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) struct Draft {
     pub(super) steps: Vec<DraftStep>,
     pub(super) output: Option<Template>,
     pub(super) emits: SagaEmits,
+    pub(super) personal: Option<DraftPersonal>,
 }
 
 pub(super) struct DraftStep {
@@ -58,8 +60,8 @@ pub(super) struct DraftStep {
 
 impl Draft {
     /// Orders the steps and relates them.
-    pub(super) fn finish(self, findings: &Findings, document: Value) -> Definition {
-        let Findings { graph, outputs_read } = findings;
+    pub(super) fn finish(self, findings: Findings, document: Value) -> Definition {
+        let Findings { graph, outputs_read, personal } = findings;
         let order = graph.topological();
         let mut position = Vec::from_iter(core::iter::repeat_n(0, order.len()));
         for (new, old) in order.iter().enumerate() {
@@ -96,6 +98,7 @@ impl Draft {
             steps,
             output: self.output,
             emits: self.emits,
+            personal,
         }
     }
 }
@@ -115,6 +118,7 @@ pub(super) fn draft(document: &Value, problems: &mut Vec<Problem>) -> Draft {
         steps: steps.iter().map(|step| reader.step(step, &defaults)).collect(),
         output: reader.template(root.get("output")),
         emits: reader.typed(root.get("emits")).unwrap_or_default(),
+        personal: root.get("personal").map(|personal| reader.personal(&personal)),
     }
 }
 
@@ -185,7 +189,7 @@ impl Reader<'_> {
         })
     }
 
-    fn template(&mut self, cursor: Option<Cursor<'_>>) -> Option<Template> {
+    pub(super) fn template(&mut self, cursor: Option<Cursor<'_>>) -> Option<Template> {
         let cursor = cursor?;
         match Template::compile(cursor.value) {
             Ok(template) => Some(template),

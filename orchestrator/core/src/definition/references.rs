@@ -23,7 +23,7 @@ use super::{
 use crate::expr::{Expr, Presence, Template};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Condition,
     Call,
     StepOutput,
@@ -32,16 +32,24 @@ enum Role {
 }
 
 /// An expression, where it stands, and the step it belongs to.
-struct Use<'d> {
-    place: String,
-    expr: &'d Expr,
-    role: Role,
-    step: Option<usize>,
+pub(super) struct Use<'d> {
+    pub(super) place: String,
+    pub(super) expr: &'d Expr,
+    pub(super) role: Role,
+    /// By its written index.
+    pub(super) step: Option<usize>,
 }
 
 /// Tells what must not be read where it is, and returns the steps (by written index) whose output something other than
 /// their own compensation counts on.
 pub(super) fn check(draft: &Draft, steps: &[DraftStep], graph: &Graph, problems: &mut Vec<Problem>) -> BTreeSet<usize> {
+    let mut check = Check { draft, steps, graph, problems, counted_on: BTreeSet::new() };
+    uses(draft, steps).iter().for_each(|found| check.check(found));
+    check.counted_on
+}
+
+/// Every expression of the steps and of the saga's output.
+pub(super) fn uses<'d>(draft: &'d Draft, steps: &'d [DraftStep]) -> Vec<Use<'d>> {
     let mut uses = Vec::new();
     for (at, draft) in steps.iter().enumerate() {
         let (place, step) = (&draft.place, &draft.step);
@@ -62,9 +70,7 @@ pub(super) fn check(draft: &Draft, steps: &[DraftStep], graph: &Graph, problems:
     if let Some(output) = &draft.output {
         of_template(output, "output", Role::SagaOutput, None, &mut uses);
     }
-    let mut check = Check { draft, steps, graph, problems, counted_on: BTreeSet::new() };
-    uses.iter().for_each(|found| check.check(found));
-    check.counted_on
+    uses
 }
 
 fn of_call<'d>(call: &'d Call, place: &str, role: Role, step: usize, uses: &mut Vec<Use<'d>>) {

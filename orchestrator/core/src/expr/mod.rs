@@ -23,6 +23,7 @@
 mod ast;
 mod compile;
 mod eval;
+mod flow;
 mod functions;
 mod lex;
 mod output;
@@ -39,8 +40,9 @@ use serde_json::Value;
 
 use self::{ast::Node, eval::Evaluation};
 pub use self::{
+    flow::{Hop, Origin, Purpose, Read},
     references::{Presence, References},
-    template::{Template, TemplateProblem},
+    template::{Placed, Template, TemplateProblem},
 };
 
 /// The longest expression, in characters.

@@ -15,7 +15,10 @@ use core::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::{Expr, ExprError, References, Scope, eval::Evaluation, lex, value::Val};
-use crate::json::{DEPTH_MAX, push_index, push_key};
+use crate::{
+    json::{DEPTH_MAX, push_index, push_key},
+    personal::Segment,
+};
 
 /// The longest rendered path or header value, in bytes.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
@@ -128,6 +131,14 @@ impl Template {
         found
     }
 
+    /// Every expression with the path at which its value stands, or as a piece of a text is, in what is rendered.
+    #[must_use]
+    pub fn placed(&self) -> Vec<Placed<'_>> {
+        let mut placed = Vec::new();
+        place(&self.root, &mut Vec::new(), &mut placed);
+        placed
+    }
+
     /// What all expressions of the template read.
     #[must_use]
     pub fn references(&self) -> References {
@@ -177,6 +188,15 @@ impl Template {
             }
         }
     }
+}
+
+/// An expression of a template, where its value will stand.
+#[derive(Debug)]
+pub struct Placed<'t> {
+    pub path: Vec<Segment>,
+    pub expr: &'t Expr,
+    /// Whether its value stands there with its type, rather than as a piece of a text.
+    pub is_whole: bool,
 }
 
 enum Rendered<'t> {
@@ -340,6 +360,29 @@ fn check_segment(path: &str, at: usize) -> Result<(), &'static str> {
         "" => Err("a segment of the path would be empty"),
         "." | ".." => Err("a segment of the path would be `.` or `..`"),
         _ => Ok(()),
+    }
+}
+
+fn place<'t>(part: &'t Part, path: &mut Vec<Segment>, placed: &mut Vec<Placed<'t>>) {
+    match part {
+        Part::Constant(_) => {}
+        Part::Expr(expr) => placed.push(Placed { path: path.clone(), expr, is_whole: true }),
+        Part::Text(pieces) => placed.extend(pieces.iter().filter_map(|piece| match piece {
+            Piece::Expr(expr) => Some(Placed { path: path.clone(), expr, is_whole: false }),
+            Piece::Literal(_) => None,
+        })),
+        Part::List(parts) => {
+            path.push(Segment::Items);
+            parts.iter().for_each(|part| place(part, path, placed));
+            path.pop();
+        }
+        Part::Object(parts) => {
+            for (key, part) in parts {
+                path.push(Segment::Key(key.clone()));
+                place(part, path, placed);
+                path.pop();
+            }
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Transition {
     pub events: Vec<NewEvent>,
     /// Of a keyed start: the key row to insert. Its uniqueness makes one key one saga.
     pub start_key: Option<StartKey>,
+    /// Of a start with personal data: the key that it is sealed under. It must not have been destroyed meanwhile.
+    pub sealed_under: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]

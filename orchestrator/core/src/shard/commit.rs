@@ -236,9 +236,10 @@ impl<R, A> Writer<R, A> {
     fn refuse_transition(&mut self, transition: &Transition, reply: Option<R>, reason: &str) {
         let saga = transition.row.id;
         self.commits.settle_key(transition);
-        let refusal = match &transition.start_key {
-            Some(_) => Refusal::KeyExists,
-            None => Refusal::Stuck(reason.to_string()),
+        let refusal = match (&transition.start_key, &transition.sealed_under) {
+            (Some(_), _) => Refusal::KeyExists,
+            (None, Some(_)) => Refusal::Unwritable(reason.to_string()),
+            (None, None) => Refusal::Stuck(reason.to_string()),
         };
         let owed: Vec<R> = reply.into_iter().chain(self.residence.retain(|resident| resident != saga)).collect();
         for reply in owed {

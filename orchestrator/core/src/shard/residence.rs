@@ -23,6 +23,13 @@ use crate::{
     time::{Millis, Timestamp},
 };
 
+/// What is written with a saga's first events.
+#[derive(Debug, Default)]
+struct Begun {
+    start_key: Option<StartKey>,
+    sealed_under: Option<Arc<str>>,
+}
+
 /// How long to wait before a failed read of a stream is tried again.
 const LOAD_AGAIN_AFTER: Millis = Millis(1000);
 
@@ -139,7 +146,9 @@ impl<R, A> Writer<R, A> {
             input: request.input,
             correlation_id: request.correlation_id,
             traceparent: request.traceparent,
+            subject: request.subject.as_ref().map(|subject| Arc::clone(&subject.hash)),
         };
+        let sealed_under = request.subject.map(|subject| subject.key);
         match decide::start(&request.definition, start, now) {
             Ok(mut decision) => {
                 self.renumber(&mut decision);
@@ -152,7 +161,7 @@ impl<R, A> Writer<R, A> {
                     inbox: VecDeque::new(),
                 };
                 self.residence.sagas.insert(id, resident);
-                self.enqueue(id, 0, decision, key, Some(reply));
+                self.enqueue(id, 0, decision, Begun { start_key: key, sealed_under }, Some(reply));
             }
             Err(error) => self.effects.push_back(Effect::Reply(reply, Err(Refusal::Stuck(error.to_string())))),
         }
@@ -316,7 +325,7 @@ impl<R, A> Writer<R, A> {
                 Ok(decision) => {
                     let version = resident.state.version;
                     resident.deciding = true;
-                    return self.enqueue(saga, version, decision, None, reply);
+                    return self.enqueue(saga, version, decision, Begun::default(), reply);
                 }
             }
         }
@@ -357,14 +366,7 @@ impl<R, A> Writer<R, A> {
         }
     }
 
-    fn enqueue(
-        &mut self,
-        saga: SagaId,
-        version: u64,
-        decision: Decision,
-        start_key: Option<StartKey>,
-        reply: Option<R>,
-    ) {
+    fn enqueue(&mut self, saga: SagaId, version: u64, decision: Decision, begun: Begun, reply: Option<R>) {
         let resident = &self.residence.sagas[&saga];
         let definition = Arc::clone(&resident.definition);
         let occurred_at = decision.next.updated_at;
@@ -383,7 +385,8 @@ impl<R, A> Writer<R, A> {
             shard: saga.shard(self.limits.shards),
             row: decision.next.row(&definition),
             events,
-            start_key,
+            start_key: begun.start_key,
+            sealed_under: begun.sealed_under,
         };
         self.commits.push(Pending { transition, next: decision.next, commands: decision.commands, reply });
     }

@@ -130,6 +130,15 @@ pub enum Refusal {
     Unwritable(String),
 }
 
+/// Whose personal data an input holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// A keyed hash of their name.
+    pub hash: Arc<str>,
+    /// The name of the key that their data is sealed under.
+    pub key: Arc<str>,
+}
+
 /// A saga to begin.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
@@ -140,6 +149,8 @@ pub struct StartRequest {
     pub key: Option<(String, [u8; 32])>,
     pub correlation_id: String,
     pub traceparent: Option<String>,
+    /// Of a definition with personal data; the input is sealed already.
+    pub subject: Option<Subject>,
     /// Fresh random bytes for the id.
     pub entropy: [u8; 10],
 }

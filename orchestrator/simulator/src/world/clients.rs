@@ -139,6 +139,7 @@ impl World {
             key: key.clone().map(|key| (key, [0; 32])),
             correlation_id,
             traceparent: None,
+            subject: None,
             entropy,
         }
     }

@@ -52,7 +52,7 @@ pub async fn carry_out(
 ) -> Result<HttpResponse, Problem> {
     Params::of(req).finish()?;
     let saga = saga_id(id)?;
-    let command = OperatorCommand {
+    let mut command = OperatorCommand {
         actor: order.actor,
         reason: order.reason,
         request_id: Some(order.request_id),
@@ -60,6 +60,9 @@ pub async fn carry_out(
         expected_revision: headers::if_match(req.headers())?,
         action,
     };
+    if let Some(sealing) = app.sealing_of(saga).await? {
+        sealing.seal_command(&mut command);
+    }
     if let Err(refused) = app.router().operate(saga, command).await {
         return Err(refusal::of_saga(app, saga, refused).await);
     }

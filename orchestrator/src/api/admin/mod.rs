@@ -13,6 +13,7 @@ pub mod resolve;
 pub mod retry;
 pub mod retry_step;
 pub mod skip;
+pub mod subjects;
 
 use actix_web::{http::Method, web};
 
@@ -35,6 +36,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     post("/admin/definitions/{name}/resume", web::to(definitions::resume));
     post("/admin/participants/{name}/pause", web::to(participants::pause));
     post("/admin/participants/{name}/resume", web::to(participants::resume));
+    post("/admin/subjects/{id}/erase", web::to(subjects::erase));
     config.service(resource("/admin/pauses", [(Method::GET, web::to(pauses::handle))]));
+    config.service(resource("/admin/subjects/{id}", [(Method::GET, web::to(subjects::get))]));
     config.service(resource("/admin/replicas", [(Method::GET, web::to(replicas::handle))]));
 }

@@ -75,6 +75,7 @@ pub struct CloudEvent {
     /// The form of the data, counted by whoever writes it.
     #[schema(example = 1)]
     pub schemaversion: u16,
+    /// Personal data in it is sealed: read the saga to see it.
     #[schema(value_type = Object)]
     pub data: Box<RawValue>,
 }

@@ -9,7 +9,7 @@ use super::{
     super::{
         params::Params,
         problem::{Code, Problem, problems},
-        view::{Saga, saga_view},
+        view::Saga,
     },
     query,
     stream_events::{exists, read},
@@ -81,7 +81,7 @@ async fn of_saga(app: &App, saga: skald_core::ids::SagaId, until: Option<u64>) -
     let Some(until) = until else { return app.saga(saga).await };
     let (definition, mut stream) = app.saga_stream(saga).await?;
     stream.truncate(usize::try_from(until).unwrap_or(usize::MAX));
-    saga_view(&definition, &stream).map_err(Problem::internal)
+    app.shown(&definition, &stream).await
 }
 
 /// The version and state of a stream that is no saga, as of version `until` if one is given.

@@ -44,6 +44,7 @@ fn start_message(server: &TestServer, key: &str) -> Vec<u8> {
         key: Some((key.to_owned(), [1; 32])),
         correlation_id: "corr".to_owned(),
         traceparent: None,
+        subject: None,
         entropy: rand::random(),
     };
     serde_json::to_vec(&StartMessage::of(&request, 0).unwrap()).unwrap()

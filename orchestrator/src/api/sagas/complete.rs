@@ -118,7 +118,10 @@ pub async fn handle(
         let detail = format!("The token is not that of the {operation} of step {} of this saga.", shown(&step));
         return Err(Problem::new(Code::WrongToken, detail));
     }
-    let callback = Callback { step: step.clone(), operation, outcome: outcome(&request)? };
+    let mut callback = Callback { step: step.clone(), operation, outcome: outcome(&request)? };
+    if let Some(sealing) = app.sealing_of(saga).await? {
+        sealing.seal_callback(&mut callback);
+    }
     let row = match app.router().callback(saga, callback).await {
         Ok(row) => row,
         Err(refusal) => return Err(refusal::of_saga(&app, saga, refusal).await),

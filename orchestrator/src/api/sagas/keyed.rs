@@ -14,7 +14,7 @@ use super::{
         refusal,
         request::RequestContext,
     },
-    starting::{Ask, Begun, fingerprint, request, wait},
+    starting::{Ask, Begun, fingerprint, is_outdated, request, wait},
 };
 use crate::{app::App, storage::KeyedSaga};
 
@@ -33,25 +33,27 @@ pub async fn begin(app: &App, context: &RequestContext, ask: &Ask, key: &str) ->
     // The name is a definition's from here on, and nothing that a database could stumble over.
     app.definition(&ask.definition, None).await?;
     if let Some(found) = look_up(app, ask, key).await? {
-        return replay(ask, found);
+        return replay(app, ask, found);
     }
     for _ in 0..TRIES_MAX {
         let request = request(app, context, ask).await?;
-        let input = request.input.clone();
+        let (input, subject) = (request.input.clone(), request.subject.clone());
         match app.router().start(request, wait(app, ask)).await {
             Ok(row) => return Ok(Begun::Now(Box::new(row), input)),
+            // An erasure came between, and nothing was started: once more, under another key.
+            Err(Refusal::KeyExists) if is_outdated(app, subject.as_ref()).await? => {}
             Err(Refusal::KeyExists) => {
                 if let Some(found) = await_key(app, ask, key).await? {
-                    return replay(ask, found);
+                    return replay(app, ask, found);
                 }
             }
             Err(refusal @ Refusal::InDoubt) => {
                 let found = await_key(app, ask, key).await?;
-                return found.map_or_else(|| Err(refusal::of_start(refusal)), |found| replay(ask, found));
+                return found.map_or_else(|| Err(refusal::of_start(refusal)), |found| replay(app, ask, found));
             }
             Err(refusal @ Refusal::NotOwner) => {
                 let found = look_up(app, ask, key).await?;
-                return found.map_or_else(|| Err(refusal::of_start(refusal)), |found| replay(ask, found));
+                return found.map_or_else(|| Err(refusal::of_start(refusal)), |found| replay(app, ask, found));
             }
             Err(refusal) => return Err(refusal::of_start(refusal)),
         }
@@ -79,8 +81,10 @@ async fn await_key(app: &App, ask: &Ask, key: &str) -> Result<Option<KeyedSaga>,
     }
 }
 
-fn replay(ask: &Ask, found: KeyedSaga) -> Result<Begun, Problem> {
-    if found.fingerprint != fingerprint(ask) {
+fn replay(app: &App, ask: &Ask, found: KeyedSaga) -> Result<Begun, Problem> {
+    let fingerprint = fingerprint(ask);
+    // The first start may have been of another version, with personal data or without.
+    if found.fingerprint != fingerprint && found.fingerprint != app.sealing().fingerprint(&fingerprint) {
         let reason = "was used for a start with another input, mode or version";
         return Err(Problem::in_field(Code::KeyReused, "Idempotency-Key", reason));
     }

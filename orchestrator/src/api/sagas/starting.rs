@@ -3,12 +3,18 @@
 //! Nothing is accepted before everything was checked. A start without a key is tried once; one with a key can be
 //! repeated whatever happened, see [`super::keyed`].
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
-use skald_core::{definition::Definition, event::Mode, ids::SagaId, shard::writer::StartRequest, state::SagaRow};
+use skald_core::{
+    definition::Definition,
+    event::Mode,
+    ids::SagaId,
+    shard::writer::{Refusal, StartRequest, Subject},
+    state::SagaRow,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -21,7 +27,13 @@ use super::{
     },
     filled_in, keyed, settled,
 };
-use crate::{app::App, engine::is_settled, events::stream_name::StreamName, storage::PauseKind};
+use crate::{
+    app::{App, store_problem},
+    engine::is_settled,
+    events::stream_name::StreamName,
+    personal::{CannotSeal, SealedInput},
+    storage::PauseKind,
+};
 
 /// A start that was asked for.
 #[derive(Debug)]
@@ -82,10 +94,19 @@ pub fn asked_in_headers(req: &HttpRequest) -> Result<(Option<String>, Prefer), P
 }
 
 async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, Problem> {
-    let request = request(app, context, ask).await?;
-    let input = request.input.clone();
-    let row = app.router().start(request, wait(app, ask)).await.map_err(refusal::of_start)?;
-    Ok(Begun::Now(Box::new(row), input))
+    let mut sealed_before = None;
+    loop {
+        let request = request(app, context, ask).await?;
+        let (input, subject) = (request.input.clone(), request.subject.clone());
+        match app.router().start(request, wait(app, ask)).await {
+            Ok(row) => return Ok(Begun::Now(Box::new(row), input)),
+            // Once more, and under another key: an erasure came between.
+            Err(Refusal::Unwritable(_)) if subject != sealed_before && is_outdated(app, subject.as_ref()).await? => {
+                sealed_before = subject;
+            }
+            Err(refusal) => return Err(refusal::of_start(refusal)),
+        }
+    }
 }
 
 /// A checked request to the engine.
@@ -108,15 +129,47 @@ pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<S
         let detail = format!("Definition {} is paused by an operator.", definition.name);
         return Err(Problem::new(Code::DefinitionPaused, detail).retry_after(30));
     }
+    let (input, subject) = match seal_input(app, &definition, &value).await? {
+        Some(SealedInput { input, subject }) => (input, Some(subject)),
+        None => (input, None),
+    };
+    let fingerprint = match &subject {
+        Some(_) => app.sealing().fingerprint(&fingerprint(ask)),
+        None => fingerprint(ask),
+    };
     Ok(StartRequest {
         definition,
         mode: ask.mode,
         input,
-        key: ask.key.clone().map(|key| (key, fingerprint(ask))),
+        key: ask.key.clone().map(|key| (key, fingerprint)),
         correlation_id: context.correlation_id.to_string(),
         traceparent: context.traceparent.clone(),
+        subject,
         entropy: rand::random(),
     })
+}
+
+async fn seal_input(app: &App, definition: &Arc<Definition>, input: &Value) -> Result<Option<SealedInput>, Problem> {
+    if definition.personal.is_none() {
+        return Ok(None);
+    }
+    let (sealing, definition, input) = (Arc::clone(app.sealing()), Arc::clone(definition), input.clone());
+    let sealed = app.detached(async move { sealing.seal_input(&definition, &input).await }).await?;
+    sealed.map_err(|error| match error {
+        CannotSeal::Subject(_) | CannotSeal::Token => Problem::in_field(Code::InvalidInput, "", error.to_string()),
+        CannotSeal::Store(error) => store_problem(&error),
+    })
+}
+
+/// Whether what was sealed for this subject must be sealed anew, because its key was destroyed meanwhile.
+///
+/// # Errors
+///
+/// When the store cannot be asked.
+pub async fn is_outdated(app: &App, subject: Option<&Subject>) -> Result<bool, Problem> {
+    let Some(subject) = subject.cloned() else { return Ok(false) };
+    let sealing = Arc::clone(app.sealing());
+    app.read(|_| async move { sealing.is_outdated(&subject).await }).await
 }
 
 fn check_mode(definition: &Definition, mode: Mode) -> Result<(), Problem> {

@@ -46,7 +46,7 @@ pub struct SagaEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "action")]
     pub operation: Option<String>,
-    /// What belongs to events of this kind.
+    /// What belongs to events of this kind. Personal data in it is sealed: read the saga to see it.
     #[schema(value_type = Object)]
     pub data: BTreeMap<String, Box<RawValue>>,
 }

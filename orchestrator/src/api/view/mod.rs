@@ -2,6 +2,7 @@
 
 mod event;
 mod fold;
+mod opening;
 
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 pub use self::{
     event::{SagaEvent, SagaEventPage, shown},
     fold::saga_view,
+    opening::{show, tokens},
 };
 use super::words::{Moment, SagaMode, SagaStatus, StepOperation, StepOutcome, StepStatus};
 
@@ -212,7 +214,7 @@ impl From<SagaRow> for SagaSummary {
             mode: row.mode.into(),
             status: row.status.into(),
             state: row.state,
-            failure: row.failure.map(SagaFailure::from),
+            failure: row.failure.map(SagaFailure::from).map(opening::hidden),
             correlation_id: row.correlation_id.to_string(),
             created_at: row.created_at.into(),
             updated_at: row.updated_at.into(),
@@ -236,7 +238,7 @@ impl Saga {
             mode: summary.mode,
             status: summary.status,
             state: summary.state,
-            input,
+            input: opening::hidden_input(input),
             output: None,
             failure: summary.failure,
             steps: Vec::new(),

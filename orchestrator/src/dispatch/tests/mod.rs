@@ -78,6 +78,7 @@ fn post(path: &str) -> Invoke {
         compensates: None,
         correlation_id: "corr-1".into(),
         traceparent: None,
+        sealed: None,
     }
 }
 

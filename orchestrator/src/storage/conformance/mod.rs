@@ -19,6 +19,7 @@ mod replicas;
 mod retention;
 pub mod sample;
 mod speed;
+mod subjects;
 
 use self::fixture::{Backend, Database};
 
@@ -122,7 +123,13 @@ on_both! {
     lifecycle::ping_and_clock_answer,
     lifecycle::a_definition_is_immutable,
     lifecycle::pauses_are_added_replaced_and_removed,
+    subjects::a_subject_has_one_key_that_lives,
+    subjects::an_erasure_destroys_the_key_and_says_so,
+    subjects::no_saga_begins_under_a_key_that_was_destroyed,
+    subjects::a_start_and_an_erasure_at_once_know_of_each_other,
+    subjects::a_destroyed_key_is_in_no_file_any_more,
     retention::what_is_old_and_unneeded_goes_to_the_archive_and_comes_back,
+    retention::what_is_removed_counts_no_more_as_held_of_a_person,
     retention::what_somebody_needs_stays,
     retention::a_long_stream_goes_step_by_step_and_a_crash_in_between_is_ended,
     retention::whoever_lost_the_lease_removes_nothing,

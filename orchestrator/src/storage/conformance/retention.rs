@@ -8,6 +8,7 @@ use proptest::{
 };
 use skald_core::{
     ids::{SagaId, Shard},
+    shard::batch::Transition,
     time::Millis,
 };
 
@@ -20,6 +21,7 @@ use super::{
         groups::{GroupFilter, GroupRetry, NewGroup, Poll, Settled, Settlement, Start},
         log::{LogFilter, LogQuery},
         retention::{Leaving, Part, PartState, RetentionError, Unit},
+        subjects::SubjectKey,
     },
     fixture::{Backend, Database, LEASE},
     sample::{Named, Saga, batch, mixed, owner},
@@ -83,6 +85,23 @@ pub async fn what_is_old_and_unneeded_goes_to_the_archive_and_comes_back(databas
     assert_eq!(fixture.all().await, before);
     let report = fixture.run().await;
     assert_eq!(report.parts, ["2023-11.0002", "2023-12.0002"], "no file is written over");
+}
+
+pub async fn what_is_removed_counts_no_more_as_held_of_a_person(database: &Database) {
+    let mut fixture = Fixture::new(database).await;
+    fixture.month(0).await;
+    fixture.month(31).await;
+    fixture.store.live_key("s", &SubjectKey { id: "k1".into(), bytes: [7; 32] }).await.unwrap();
+    let (mut ended, mut unfinished) = (fixture.saga(0), fixture.saga(31));
+    for saga in [&mut ended, &mut unfinished] {
+        let create = Transition { sealed_under: Some("k1".into()), ..saga.create() };
+        fixture.store.commit(&batch(&fixture.owned, vec![create])).await.unwrap();
+    }
+    fixture.store.commit(&batch(&fixture.owned, vec![ended.complete()])).await.unwrap();
+    assert_eq!(fixture.store.subject("s").await.unwrap()[0].sagas, 2);
+    assert_eq!(fixture.run().await.sagas, 1);
+    assert!(!fixture.has(ended.id()).await && fixture.has(unfinished.id()).await);
+    assert_eq!(fixture.store.subject("s").await.unwrap()[0].sagas, 1);
 }
 
 pub async fn what_somebody_needs_stays(database: &Database) {

@@ -79,7 +79,7 @@ impl Saga {
                 event,
             })
             .collect();
-        Transition { shard: self.shard, row: self.row.clone(), events, start_key: None }
+        Transition { shard: self.shard, row: self.row.clone(), events, start_key: None, sealed_under: None }
     }
 
     pub fn create(&mut self) -> Transition {

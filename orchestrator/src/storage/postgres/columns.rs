@@ -11,7 +11,7 @@ use sqlx::{Arguments as _, error::BoxDynError, postgres::PgArguments, types::Uui
 
 use super::{
     super::{log::category, wellformed},
-    commit::{COMMIT, COMMIT_FROM_OUTSIDE, Statement},
+    commit::{COMMIT, COMMIT_WITH_ALL, Statement},
 };
 
 /// The statement that writes a batch, with its parameters in its order.
@@ -19,9 +19,10 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     let mut fences = Fences::with_capacity(batch.fences.len());
     let mut sagas = Sagas::with_capacity(batch.transitions.len());
     let mut events = Events::with_capacity(batch.event_count());
-    let from_outside = wellformed::is_from_outside(batch);
-    let mut outside = Outside::with_capacity(if from_outside { batch.event_count() } else { 0 });
+    let with_all = wellformed::is_from_outside(batch) || wellformed::is_sealed(batch);
+    let mut outside = Outside::with_capacity(if with_all { batch.event_count() } else { 0 });
     let mut streams = Streams::with_capacity(batch.appends.len());
+    let mut sealed = Sealed::with_capacity(0);
     for fence in &batch.fences {
         fences.shard.push(i32::from(fence.shard.0));
         fences.epoch.push(fence.epoch.0);
@@ -30,10 +31,11 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     for transition in &batch.transitions {
         let fence = wellformed::fence_index(batch, transition.shard).ok_or("a transition without a fence")?;
         sagas.push(fence, transition)?;
+        sealed.push(transition);
         for event in &transition.events {
             fences.events[fence] += 1;
             events.push(fence, fences.events[fence], transition, event)?;
-            if from_outside {
+            if with_all {
                 outside.push(&event.origin);
             }
         }
@@ -51,12 +53,13 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     fences.add_to(&mut arguments)?;
     sagas.add_to(&mut arguments)?;
     events.add_to(&mut arguments)?;
-    if !from_outside {
+    if !with_all {
         return Ok(Statement { text: COMMIT, arguments });
     }
     outside.add_to(&mut arguments)?;
     streams.add_to(&mut arguments)?;
-    Ok(Statement { text: COMMIT_FROM_OUTSIDE, arguments })
+    sealed.add_to(&mut arguments)?;
+    Ok(Statement { text: COMMIT_WITH_ALL, arguments })
 }
 
 /// Declares a struct of columns, and how they become parameters in the order of declaration.
@@ -223,5 +226,16 @@ impl<'a> Streams<'a> {
         self.version.push(i64::try_from(last.version)?);
         self.updated_at_us.push(last.occurred_at.as_micros());
         Ok(())
+    }
+}
+
+columns!(Sealed<'a> { key_id: &'a str, saga: Uuid });
+
+impl<'a> Sealed<'a> {
+    fn push(&mut self, transition: &'a Transition) {
+        if let Some(key) = &transition.sealed_under {
+            self.key_id.push(key);
+            self.saga.push(transition.row.id.as_uuid());
+        }
     }
 }

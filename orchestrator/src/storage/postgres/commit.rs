@@ -147,8 +147,9 @@ pub(super) const COMMIT: &str = statement! {
     written: "",
 };
 
-/// For a batch with events that came from outside. Kept apart, so that the others do not pay for it.
-pub(super) const COMMIT_FROM_OUTSIDE: &str = statement! {
+/// For a batch with events that came from outside, or with sagas that hold personal data. Kept apart, so that the others
+/// do not pay for it.
+pub(super) const COMMIT_WITH_ALL: &str = statement! {
     event_columns: ", event_id, correlation_id, causation_id",
     event_arrays: ", $33::text[], $34::text[], $35::text[]",
     streams: ", stream AS MATERIALIZED (
@@ -171,6 +172,10 @@ pub(super) const COMMIT_FROM_OUTSIDE: &str = statement! {
       AND s.shard = ($1)[stream.fence]
       AND s.version = stream.version_before
     RETURNING 1
+), sealed AS (
+    INSERT INTO saga_subjects (key_id, saga)
+    SELECT skald_live_key(sealed.key_id), sealed.saga
+    FROM base, unnest($43::text[], $44::uuid[]) AS sealed (key_id, saga)
 )",
     expected: " + cardinality($36)",
     written: " + (SELECT count(*) FROM begun) + (SELECT count(*) FROM continued)",

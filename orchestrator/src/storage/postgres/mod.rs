@@ -23,6 +23,7 @@ mod registry;
 mod replicas;
 mod retention;
 mod sessions;
+mod subjects;
 
 #[cfg(test)]
 mod tests;

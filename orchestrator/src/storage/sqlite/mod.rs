@@ -20,6 +20,7 @@ mod registry;
 mod replicas;
 mod retention;
 mod rows;
+mod subjects;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -113,11 +113,23 @@ static KEYED: Template = Template::new(
     "",
 );
 
+/// As many rows as there are keys that live.
+static SEALED: Template = Template::new(
+    "INSERT INTO saga_subjects (key_id, saga)
+     SELECT subject_keys.id, sealed.column2
+     FROM (VALUES ",
+    "(?, ?)",
+    ", ",
+    ") AS sealed
+     JOIN subject_keys ON subject_keys.id = sealed.column1 AND subject_keys.key IS NOT NULL",
+);
+
 /// All writes of a batch but the fence's.
 pub fn chunks(batch: &Batch) -> Result<Vec<Chunk>, BoxDynError> {
     let created: Vec<&Transition> = batch.transitions.iter().filter(|transition| transition.creates()).collect();
     let updated: Vec<&Transition> = batch.transitions.iter().filter(|transition| !transition.creates()).collect();
     let keyed: Vec<&Transition> = created.iter().copied().filter(|created| created.start_key.is_some()).collect();
+    let sealed: Vec<&Transition> = created.iter().copied().filter(|created| created.sealed_under.is_some()).collect();
     let (begun, continued): (Vec<&Append>, Vec<&Append>) =
         batch.appends.iter().partition(|append| append.version_before == 0);
     let of_sagas = batch.transitions.iter().flat_map(|of| of.events.iter().map(move |event| Logged::Own(of, event)));
@@ -129,6 +141,7 @@ pub fn chunks(batch: &Batch) -> Result<Vec<Chunk>, BoxDynError> {
     add_chunks(&mut chunks, &CREATED, &created, |row, of| add_created(row, of))?;
     add_chunks(&mut chunks, &UPDATED, &updated, |row, of| add_updated(row, of))?;
     add_chunks(&mut chunks, &KEYED, &keyed, |row, of| add_keyed(row, of))?;
+    add_chunks(&mut chunks, &SEALED, &sealed, |row, of| add_sealed(row, of))?;
     add_chunks(&mut chunks, &BEGUN, &begun, |row, to| add_begun(row, to))?;
     add_chunks(&mut chunks, &CONTINUED, &continued, |row, to| add_continued(row, to))?;
     let mut after = events.len();
@@ -197,6 +210,11 @@ fn add_keyed(arguments: &mut SqliteArguments, transition: &Transition) -> Result
     arguments.add(key.key.as_str())?;
     arguments.add(transition.row.id.as_uuid())?;
     arguments.add(key.fingerprint.as_slice())
+}
+
+fn add_sealed(arguments: &mut SqliteArguments, transition: &Transition) -> Result<(), BoxDynError> {
+    arguments.add(transition.sealed_under.clone())?;
+    arguments.add(transition.row.id.as_uuid())
 }
 
 fn add_begun(arguments: &mut SqliteArguments, append: &Append) -> Result<(), BoxDynError> {

@@ -268,6 +268,14 @@ impl Client {
         Ok(shown.document)
     }
 
+    /// A saga as it is now, with its personal data: [`ERASED`](super::ERASED) where that was erased.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or has no such saga.
+    pub async fn saga(&self, id: &str) -> Result<Value, ClientError> {
+        self.get(&format!("/sagas/{}", segment(id)), Duration::ZERO).await
+    }
+
     pub(crate) async fn put<B: Serialize>(&self, path: &str, body: &B) -> Result<(), ClientError> {
         self.send(Method::PUT, path, Some(body), Duration::ZERO).await.map(drop)
     }

@@ -5,6 +5,7 @@ mod client;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+pub use skald_core::personal::{ERASED, HIDDEN};
 
 pub(crate) use self::client::segment;
 pub use self::client::{Appended, Client, ClientError, EventPage, EventQuery, Expected, Refusal};
@@ -55,4 +56,10 @@ impl Event {
     pub fn data<'e, T: Deserialize<'e>>(&'e self) -> serde_json::Result<T> {
         serde_json::from_str(self.data.get())
     }
+}
+
+/// Whether a text of an event holds personal data: the log has tokens in its place, [`Client::saga`] shows what they are.
+#[must_use]
+pub fn is_sealed(text: &str) -> bool {
+    !skald_core::personal::tokens_in(text).is_empty()
 }

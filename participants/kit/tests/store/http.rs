@@ -7,6 +7,7 @@ use std::{
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
+use skald_kit::events::ERASED;
 
 use super::Inner;
 
@@ -19,6 +20,7 @@ pub fn serve(inner: Arc<Inner>) -> String {
         app.route("/events", web::get().to(events))
             .route("/streams/{id}/events", web::post().to(append))
             .route("/streams/{id}/events", web::get().to(stream))
+            .route("/sagas/{id}", web::get().to(saga))
             .route("/definitions/{name}/versions/{version}", web::get().to(definition))
             .route("/groups/{name}", web::put().to(put_group))
             .route("/groups/{name}/poll", web::post().to(poll))
@@ -89,6 +91,21 @@ async fn stream(
         page["next_cursor"] = json!((after + items.len()).to_string());
     }
     HttpResponse::Ok().json(page)
+}
+
+async fn saga(inner: web::Data<Inner>, id: web::Path<String>) -> HttpResponse {
+    if let Some(failure) = arrived(&inner) {
+        return failure;
+    }
+    let data = inner.data.lock().unwrap();
+    let Some(indexes) = data.streams.get(&*id) else { return problem(404, "saga_not_found") };
+    let mut input = data.log[indexes[0]]["data"]["input"].clone();
+    for value in input.as_object_mut().unwrap().values_mut() {
+        if value.as_str().is_some_and(skald_kit::events::is_sealed) {
+            *value = data.opened.get(value.as_str().unwrap()).map_or(ERASED, String::as_str).into();
+        }
+    }
+    HttpResponse::Ok().json(json!({"id": *id, "input": input}))
 }
 
 async fn definition(inner: web::Data<Inner>, path: web::Path<(String, u32)>) -> HttpResponse {

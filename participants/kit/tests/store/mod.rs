@@ -54,6 +54,8 @@ pub struct Data {
     pub refused_types: HashSet<String>,
     pub definitions: Vec<Arc<Definition>>,
     pub sagas: HashMap<String, sagas::Saga>,
+    /// What tokens stand for whose keys live.
+    pub opened: HashMap<String, String>,
     redis: Option<redis::aio::MultiplexedConnection>,
 }
 

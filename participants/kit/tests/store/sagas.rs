@@ -45,6 +45,7 @@ impl Store {
             input: to_raw_value(input).unwrap(),
             correlation_id: "c-1".to_owned(),
             traceparent: None,
+            subject: None,
         };
         let id = start.id;
         let decision = decide::start(&definition, start, now()).unwrap();

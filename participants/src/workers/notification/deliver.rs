@@ -1,10 +1,17 @@
 //! Sends what is pending: claims a few messages for a while, sends them, notes what came of it.
+//!
+//! Who the message is for is asked of Skald where the address is sealed, and not kept: so an erasure there reaches it here.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use futures_util::future::join_all;
-use skald_kit::{Db, Failure, Row, params};
+use serde_json::Value;
+use skald_kit::{
+    Db, Failure, Row,
+    events::{Client, ClientError, ERASED, HIDDEN, is_sealed},
+    params,
+};
 use tokio::sync::watch;
 
 use super::{
@@ -21,6 +28,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Over about a day.
 const TRIES_MAX: i64 = 36;
 
+/// What sending takes.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) db: Db,
+    pub(super) mailer: Mailer,
+    pub(super) client: Client,
+    pub(super) metrics: Arc<Metrics>,
+}
+
 /// A claimed message.
 #[derive(Debug)]
 struct Claimed {
@@ -32,36 +48,63 @@ struct Claimed {
     tries: i64,
 }
 
-/// Runs until told to stop.
-pub(super) async fn run(db: Db, mailer: Mailer, metrics: Arc<Metrics>, mut stop: watch::Receiver<bool>) {
-    loop {
-        let round = async {
-            match claim(&db).await {
-                Ok(claimed) if !claimed.is_empty() => claimed,
-                Ok(none) => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    none
+impl Sender {
+    /// Runs until told to stop.
+    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let round = async {
+                match claim(&self.db).await {
+                    Ok(claimed) if !claimed.is_empty() => claimed,
+                    Ok(none) => {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                        none
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "messages can't be read now");
+                        tokio::time::sleep(PAUSE_MIN).await;
+                        Vec::new()
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "messages can't be read now");
-                    tokio::time::sleep(PAUSE_MIN).await;
-                    Vec::new()
+            };
+            let claimed = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                claimed = round => claimed,
+            };
+            // Not given up in the middle: what was sent must be noted.
+            join_all(claimed.into_iter().map(async |message| {
+                let (saga, kind) = (message.saga.clone(), message.kind.clone());
+                let sent = self.send(&message).await;
+                match note(&self.db, message, sent).await {
+                    Ok(status) => self.metrics.notified(&kind, status),
+                    Err(error) => tracing::warn!(%error, saga, kind, "what became of a message can't be noted now"),
                 }
-            }
-        };
-        let claimed = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            claimed = round => claimed,
-        };
-        // Not given up in the middle: what was sent must be noted.
-        join_all(claimed.into_iter().map(async |message| {
-            let (saga, kind) = (message.saga.clone(), message.kind.clone());
-            match deliver(&db, &mailer, message).await {
-                Ok(status) => metrics.notified(&kind, status),
-                Err(error) => tracing::warn!(%error, saga, kind, "what became of a message can't be noted now"),
-            }
-        }))
-        .await;
+            }))
+            .await;
+        }
+    }
+
+    async fn send(&self, message: &Claimed) -> Result<(), Unsent> {
+        let Claimed { saga, kind, email, subject, body, .. } = message;
+        let mail = |to| Mail { id: format!("{saga}.{kind}"), to, subject, body: body.clone() };
+        if !is_sealed(email) {
+            return self.mailer.send(mail(email)).await;
+        }
+        let address = self.address(saga).await?;
+        // What a mail server says may repeat the address.
+        self.mailer.send(mail(&address)).await.map_err(|unsent| unsent.with(|why| why.replace(&address, HIDDEN)))
+    }
+
+    /// The address in the saga's input.
+    async fn address(&self, saga: &str) -> Result<String, Unsent> {
+        let shown = self.client.saga(saga).await.map_err(|error| match error {
+            ClientError::Refused(refusal) => Unsent::ForGood(format!("the saga cannot be read: {refusal}")),
+            error => Unsent::NotNow(error.to_string()),
+        })?;
+        match &shown["input"]["email"] {
+            Value::String(email) if email == ERASED => Err(Unsent::ForGood("the address was erased".to_owned())),
+            Value::String(email) => Ok(email.clone()),
+            _ => Err(Unsent::ForGood("the saga has no address".to_owned())),
+        }
     }
 }
 
@@ -94,11 +137,10 @@ fn claimed(row: &Row) -> sqlx::Result<Claimed> {
     })
 }
 
-/// What became of the message.
-async fn deliver(db: &Db, mailer: &Mailer, message: Claimed) -> Result<&'static str, Failure> {
-    let Claimed { saga, kind, email, subject, body, tries } = message;
-    let mail = Mail { id: format!("{saga}.{kind}"), to: &email, subject: &subject, body };
-    let (status, error, pause) = match mailer.send(mail).await {
+/// Notes what became of the message; gives its status.
+async fn note(db: &Db, message: Claimed, sent: Result<(), Unsent>) -> Result<&'static str, Failure> {
+    let Claimed { saga, kind, tries, .. } = message;
+    let (status, error, pause) = match sent {
         Ok(()) => ("sent", None, Duration::ZERO),
         Err(Unsent::ForGood(error)) => ("failed", Some(error), Duration::ZERO),
         Err(Unsent::NotNow(error)) if tries >= TRIES_MAX => ("failed", Some(error), Duration::ZERO),

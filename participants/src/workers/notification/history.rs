@@ -4,7 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skald_kit::{Db, Problem, Row, params};
+use skald_kit::{
+    Db, Problem, Row,
+    events::{HIDDEN, is_sealed},
+    params,
+};
 
 use crate::{body::Id, http, paging};
 
@@ -51,8 +55,9 @@ fn shown(row: &Row) -> sqlx::Result<([String; 3], Value)> {
     let optional = |column| row.get::<Option<String>>(column);
     let created_at_us: i64 = row.get("created_at_us")?;
     let (saga, kind) = (text("saga")?, text("kind")?);
+    let email = optional("email")?.map(|email| if is_sealed(&email) { HIDDEN.to_owned() } else { email });
     let message = json!({
-        "saga": saga, "kind": kind, "customer_id": optional("customer_id")?, "email": optional("email")?,
+        "saga": saga, "kind": kind, "customer_id": optional("customer_id")?, "email": email,
         "subject": text("subject")?, "body": text("body")?, "status": text("status")?,
         "tries": row.get::<i64>("tries")?, "error": optional("error")?, "created_at": time(Some(created_at_us)),
         "sent_at": time(row.get("sent_at_us")?),

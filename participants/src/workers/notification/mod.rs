@@ -17,7 +17,7 @@ use skald_kit::{Consumer, ConsumerOptions, Db, IntakeOptions, bus::Filter, event
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::smtp::{SmtpError, SmtpOptions};
-use self::{record::Recorder, smtp::Mailer};
+use self::{deliver::Sender, record::Recorder, smtp::Mailer};
 use super::{metrics::Metrics, worker::WorkerError};
 use crate::{
     choreography::{SkaldOptions, source},
@@ -78,14 +78,14 @@ impl Notification {
             name: NAME.to_owned(),
             db: db.clone(),
             source: source(skald, &client, NAME, Filter { kinds, ..Filter::default() })?,
-            client,
+            client: client.clone(),
             observer: metrics.clone(),
             intake: IntakeOptions::default(),
         };
         let recorder = Recorder { sends: mailer.is_some() };
         let consumer = Consumer::start(options, move |tx, event| recorder.record(tx, event)).await?;
         let (stopping, stop) = watch::channel(false);
-        let sending = mailer.map(|mailer| tokio::spawn(deliver::run(db.clone(), mailer, metrics, stop)));
+        let sending = mailer.map(|mailer| tokio::spawn(Sender { db: db.clone(), mailer, client, metrics }.run(stop)));
         Ok(Self { consumer, sending, stopping })
     }
 

@@ -6,13 +6,19 @@
 //! | `SagaFailed` | so is the reason |
 //! | one that is told of, see [`Kind::of_event`] | the message is written, once |
 //! | one that ends the saga | what was remembered is forgotten |
+//!
+//! An address that is sealed is kept as it is, sealed: [`super::deliver`] asks what it is when it sends.
 
 use std::sync::Arc;
 
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
-use skald_kit::{Tx, TxFuture, events::Event, params};
+use skald_kit::{
+    Tx, TxFuture,
+    events::{Event, is_sealed},
+    params,
+};
 
 use super::messages::Kind;
 
@@ -43,7 +49,9 @@ impl Recorder {
                 "SagaStarted" => remember(tx, &event.stream, &data).await?,
                 "SagaFailed" => {
                     let sql = "UPDATE notification_sagas SET reason = $2 WHERE saga = $1";
-                    tx.execute(sql, params![&event.stream, data["reason"].as_str()]).await?;
+                    // A reason that repeats personal data says nothing as a token, and must not be kept as it is.
+                    let reason = data["reason"].as_str().filter(|reason| !is_sealed(reason));
+                    tx.execute(sql, params![&event.stream, reason]).await?;
                 }
                 _ => {}
             }

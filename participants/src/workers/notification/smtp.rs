@@ -60,6 +60,16 @@ pub(super) enum Unsent {
     NotNow(String),
 }
 
+impl Unsent {
+    /// The same for a reason that `change` makes of it.
+    pub(super) fn with(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::ForGood(why) => Self::ForGood(change(why)),
+            Self::NotNow(why) => Self::NotNow(change(why)),
+        }
+    }
+}
+
 impl Mailer {
     pub(super) fn new(options: &SmtpOptions) -> Result<Self, SmtpError> {
         let from = options.from.parse().map_err(|_| SmtpError::From(options.from.clone()))?;

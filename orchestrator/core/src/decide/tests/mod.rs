@@ -60,6 +60,7 @@ impl Driven {
             input: RawValue::from_string(json!({"n": 1, "big": true}).to_string()).unwrap(),
             correlation_id: String::from("c-1"),
             traceparent: None,
+            subject: None,
         };
         let decision = super::start(&definition, start, T0).unwrap();
         let mut driven = Self {

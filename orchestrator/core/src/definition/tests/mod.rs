@@ -5,6 +5,7 @@ extern crate std;
 mod format;
 mod hostile;
 mod meaning;
+mod personal;
 mod rules;
 
 use alloc::{

@@ -158,6 +158,7 @@ impl Replica {
             key: key.map(|key| (key.to_string(), [0; 32])),
             correlation_id: self.requests.to_string(),
             traceparent: None,
+            subject: None,
             entropy: core::array::from_fn(|index| (self.requests >> (index % 4 * 8)) as u8),
         };
         self.asked.insert(self.requests, Some(key));

@@ -22,7 +22,7 @@ use super::{
             log::{LogFilter, LogQuery},
         },
         PostgresStore,
-        commit::{COMMIT, COMMIT_FROM_OUTSIDE, writer_session},
+        commit::{COMMIT, COMMIT_WITH_ALL, writer_session},
         groups, log, look_up, reader_session,
     },
     store,
@@ -132,7 +132,7 @@ fn goes_by_indexes(name: &str, plan: &str) {
 #[tokio::test]
 async fn the_commits_plans_go_by_indexes_whatever_the_tables_hold() {
     let database = Database::create(Backend::Postgres).await;
-    let statements = [("own", COMMIT.to_owned()), ("from_outside", COMMIT_FROM_OUTSIDE.to_owned())];
+    let statements = [("own", COMMIT.to_owned()), ("with_all", COMMIT_WITH_ALL.to_owned())];
     let session = writer_session(&database.url.parse().unwrap(), LEASE);
     for (name, plan) in plans(&database, session, &statements).await {
         goes_by_indexes(name, &plan);
@@ -144,7 +144,7 @@ async fn the_commits_plans_go_by_indexes_whatever_the_tables_hold() {
         }
         let of_streams =
             plan.contains("Index Scan using streams_pkey") || plan.contains("Index Scan using streams_by_id");
-        assert_eq!(of_streams, name == "from_outside", "{plan}");
+        assert_eq!(of_streams, name == "with_all", "{plan}");
     }
 }
 

@@ -70,11 +70,9 @@ async fn remove_row(connection: &mut SqliteConnection, stream: Leaving) -> Resul
 
 /// Removes what is kept of a saga beside its row and events.
 async fn remove_beside(connection: &mut SqliteConnection, saga: SagaId) -> Result<(), RetentionError> {
-    sqlx::query("DELETE FROM start_keys WHERE saga = ?")
-        .bind(saga.as_uuid())
-        .execute(connection)
-        .await
-        .map_err(failed)?;
+    for sql in ["DELETE FROM start_keys WHERE saga = ?", "DELETE FROM saga_subjects WHERE saga = ?"] {
+        sqlx::query(sql).bind(saga.as_uuid()).execute(&mut *connection).await.map_err(failed)?;
+    }
     Ok(())
 }
 
