@@ -170,13 +170,17 @@ impl World {
         }
         let sent: Vec<_> = settlements.iter().map(|(settlement, _)| settlement.clone()).collect();
         let refused = self.store.settle(GROUP, &sent).await.unwrap().unwrap();
-        let mut void = BTreeSet::new();
+        // What failed, by stream. A replayed event may have been handed out after later ones: those before it stay in hand.
+        let mut failures: BTreeMap<SagaId, Place> = BTreeMap::new();
+        let is_void = |failures: &BTreeMap<SagaId, Place>, delivery: &Delivery| {
+            failures.get(&delivery.event.stream).is_some_and(|failure| *failure < place(delivery))
+        };
         for (delivery, (_, fail)) in now.iter().zip(&settlements) {
             let (place, stream) = (place(delivery), delivery.event.stream);
             let accepted = !refused.contains(&place);
-            assert!(!(accepted && void.contains(&stream)), "settled after a failure before it: {delivery:?}");
+            assert!(!(accepted && is_void(&failures, delivery)), "settled after a failure before it: {delivery:?}");
             if accepted && *fail {
-                void.insert(stream);
+                failures.insert(stream, place);
                 let tries = self.tries.entry(place).or_default();
                 *tries += 1;
                 if *tries >= new_group().retry.attempts {
@@ -188,8 +192,7 @@ impl World {
             }
             self.old.push(delivery.clone());
         }
-        let (void, later): (Vec<_>, Vec<_>) =
-            later.iter().cloned().partition(|delivery| void.contains(&delivery.event.stream));
+        let (void, later): (Vec<_>, Vec<_>) = later.iter().cloned().partition(|delivery| is_void(&failures, delivery));
         self.old.extend(void);
         self.known.insert(who, later);
     }
