@@ -4,10 +4,8 @@
 //! [`postgres`] (production). Only this folder names sqlx.
 
 pub mod audit;
-#[allow(dead_code, reason = "the API of groups stands on it")]
 pub mod groups;
 mod listing;
-#[allow(dead_code, reason = "the API of events stands on it")]
 pub mod log;
 mod look_up;
 #[cfg(test)]

@@ -172,7 +172,8 @@ pub trait EventLog: Send + Sync + std::fmt::Debug + 'static {
     /// Counts on from where it was counted before, at most some hundred thousand events, and tells.
     async fn event_stats(&self) -> Result<EventStats, StoreError>;
 
-    /// How far each shard has been relayed to this bus; a shard that is not named has not.
+    /// How far each shard has been relayed to this bus; a shard that is not named has not. The relay itself asks the bus.
+    #[cfg(test)]
     async fn relayed(&self, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError>;
 
     /// Notes how far shards have been relayed; what is behind what was noted before changes nothing. May be lost in a

@@ -9,7 +9,6 @@ use super::{
     super::{
         StoreError,
         log::stats::{CountRecord, CountRows, CountedRecord, Range},
-        records,
     },
     PostgresStore, failed,
     sessions::Sessions,
@@ -86,10 +85,11 @@ impl CountRows for PostgresStore {
     }
 }
 
+#[cfg(test)]
 pub async fn relayed(sessions: &Sessions, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
     let asking = sqlx::query_as::<_, (i32, i64)>("SELECT shard, position FROM relay_cursors WHERE bus = $1");
     let rows = sessions.fetch(asking.bind(bus.to_owned())).await?;
-    rows.into_iter().map(|(shard, position)| Ok((records::shard(shard)?, position))).collect()
+    rows.into_iter().map(|(shard, position)| Ok((super::super::records::shard(shard)?, position))).collect()
 }
 
 pub async fn note_relayed(sessions: &Sessions, bus: &str, positions: &BTreeMap<Shard, i64>) -> Result<(), StoreError> {

@@ -351,6 +351,7 @@ impl EventLog for PostgresStore {
         stats::stats(self).await
     }
 
+    #[cfg(test)]
     async fn relayed(&self, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
         event_stats::relayed(&self.log, bus).await
     }

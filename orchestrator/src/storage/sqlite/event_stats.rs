@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use skald_core::ids::Shard;
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::SqliteConnection;
 
 use super::{
     super::{
@@ -91,7 +91,8 @@ async fn add(connection: &mut SqliteConnection, range: Range, counts: Vec<CountR
     Ok(())
 }
 
-pub async fn relayed(pool: &SqlitePool, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
+#[cfg(test)]
+pub async fn relayed(pool: &sqlx::SqlitePool, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
     let position: Option<i64> = sqlx::query_scalar("SELECT position FROM relay_cursors WHERE bus = ?1 AND shard = 0")
         .bind(bus)
         .fetch_optional(pool)

@@ -288,6 +288,7 @@ impl EventLog for SqliteStore {
         stats::stats(self).await
     }
 
+    #[cfg(test)]
     async fn relayed(&self, bus: &str) -> Result<BTreeMap<Shard, i64>, StoreError> {
         event_stats::relayed(&self.readers, bus).await
     }
