@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    ModeReport, PerSaga, Report,
+use skald_figures::{
+    QUANTILES, STYLE, Spread,
     chart::{Bars, Curves, Part, Stack, Stacks, escape},
-    rows,
 };
-use crate::commands::compare::statistics::{QUANTILES, Spread};
 
-const STYLE: &str = include_str!("page.css");
+use super::{ModeReport, PerSaga, Report, rows};
 
 pub fn page(report: &Report) -> String {
     let modes: Vec<&str> = report.modes.iter().map(|mode| mode.mode).collect();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::commands::compare::statistics::Point;
+use crate::Point;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 260.0;
@@ -17,6 +17,7 @@ const STACK_LEFT: f64 = 110.0;
 const STACK_KEY: f64 = 36.0;
 
 /// Values side by side: for each group one per series.
+#[derive(Debug)]
 pub struct Bars<'a> {
     /// Read out to those who cannot see it.
     pub title: &'a str,
@@ -26,6 +27,7 @@ pub struct Bars<'a> {
 }
 
 /// Shares that rise over a time, on a logarithmic axis.
+#[derive(Debug)]
 pub struct Curves<'a> {
     pub title: &'a str,
     /// Class and points of each series.
@@ -33,16 +35,19 @@ pub struct Curves<'a> {
 }
 
 /// Wholes and what shares they consist of, with the same parts in all of them.
+#[derive(Debug)]
 pub struct Stacks<'a> {
     pub title: &'a str,
     pub stacks: Vec<Stack<'a>>,
 }
 
+#[derive(Debug)]
 pub struct Stack<'a> {
     pub name: &'a str,
     pub parts: Vec<Part<'a>>,
 }
 
+#[derive(Debug)]
 pub struct Part<'a> {
     pub class: &'a str,
     pub name: &'a str,
