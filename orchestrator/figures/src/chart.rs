@@ -12,6 +12,8 @@ const TOP: f64 = 20.0;
 const BOTTOM: f64 = 34.0;
 const PLOT_WIDTH: f64 = WIDTH - LEFT - RIGHT;
 const PLOT_HEIGHT: f64 = HEIGHT - TOP - BOTTOM;
+/// What a bar's value takes; a thinner bar shows it when pointed at.
+const VALUE_WIDTH: f64 = 30.0;
 const STACK_ROW: f64 = 74.0;
 const STACK_LEFT: f64 = 110.0;
 const STACK_KEY: f64 = 36.0;
@@ -79,18 +81,21 @@ impl Bars<'_> {
                 let (x, y) = (first + bar_width * place as f64, scale.y(*value));
                 let _ = write!(
                     svg,
-                    r#"<rect class="{class}" x="{:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" rx="2"/>"#,
+                    r#"<rect class="{class}" x="{:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" rx="2"><title>{}</title></rect>"#,
                     x + 1.0,
                     bar_width - 2.0,
-                    (TOP + PLOT_HEIGHT - y).max(0.5)
-                );
-                let _ = write!(
-                    svg,
-                    r#"<text class="value" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-                    x + bar_width / 2.0,
-                    y - 4.0,
+                    (TOP + PLOT_HEIGHT - y).max(0.5),
                     number(*value)
                 );
+                if bar_width >= VALUE_WIDTH {
+                    let _ = write!(
+                        svg,
+                        r#"<text class="value" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                        x + bar_width / 2.0,
+                        y - 4.0,
+                        number(*value)
+                    );
+                }
             }
         }
         close(svg)

@@ -3,9 +3,7 @@
 
 pub mod chart;
 pub mod exposition;
+pub mod page;
 mod times;
 
 pub use times::{Point, QUANTILES, Spread, Times};
-
-/// The style of a page with charts: colours, fonts, tables.
-pub const STYLE: &str = include_str!("page.css");

@@ -1,14 +1,20 @@
 //! The main scenario: checkouts made directly, through a front and through Skald, in turns.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, value_parser};
 use serde::{Serialize, Serializer};
 
 use crate::{
+    disk,
+    harness::guard,
     load::{self, Load, Seen},
-    report::{Leg, Report, Settings, table},
+    report::{self, Leg, Report, Settings},
     skald::Database,
     world::{self, Taken, World},
 };
@@ -48,6 +54,32 @@ pub struct Options {
     /// Write the figures as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with charts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// See quickly whether it works at all: little of each; the figures say nothing
+    #[arg(long)]
+    smoke: bool,
+}
+
+impl Options {
+    /// Little of each kind, but all kinds.
+    fn little(self) -> Self {
+        let file = |name| Some(guard::folder().join(name));
+        let (json, html) = (self.json.or_else(|| file("bench.json")), self.html.or_else(|| file("bench.html")));
+        Self { json, html, clients: vec![1, 8], declined: vec![0, 50], rounds: 1, seconds: 0.6, warm_up: 0.2, ..self }
+    }
+
+    fn loads(&self) -> impl Iterator<Item = Load> {
+        let kinds =
+            self.declined.iter().flat_map(|declined| self.clients.iter().map(move |clients| (*declined, *clients)));
+        kinds.map(|(declined_percent, clients)| Load {
+            clients: clients as usize,
+            declined_percent,
+            warm_up: Duration::from_secs_f64(self.warm_up),
+            lasts: Duration::from_secs_f64(self.seconds),
+        })
+    }
 }
 
 /// What is measured.
@@ -81,42 +113,43 @@ impl Serialize for Subject {
 ///
 /// Something cannot be started, an answer is wrong, or a report cannot be written.
 pub async fn run(options: Options) -> Result<()> {
+    let smoke = options.smoke;
+    let options = if smoke { options.little() } else { options };
     let program = world::program(options.skald.as_deref())?;
     let config = match &options.config {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
+        Some(file) => fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
         None => String::new(),
     };
     let mut world = World::start(&options.databases, &program, &config).await?;
     let plain = if options.only_skald { &[][..] } else { &[Subject::Direct, Subject::Front] };
     let subjects: Vec<Subject> =
         plain.iter().copied().chain(options.databases.iter().copied().map(Subject::Skald)).collect();
+    let disk_sync = disk::sync_time(guard::folder())?;
     let mut legs = Vec::new();
     for round in 1..=options.rounds {
-        for &declined_percent in &options.declined {
-            for &clients in &options.clients {
-                for &subject in &subjects {
-                    let load = Load {
-                        clients: clients as usize,
-                        declined_percent,
-                        warm_up: Duration::from_secs_f64(options.warm_up),
-                        lasts: Duration::from_secs_f64(options.seconds),
-                    };
-                    let leg = measure(&mut world, subject, round, load).await;
-                    let leg = leg.with_context(|| format!("{}, {clients} clients", subject.name()))?;
-                    eprintln!("{}", leg.line());
-                    legs.push(leg);
-                    tokio::time::sleep(PAUSE).await;
-                }
+        for load in options.loads() {
+            for &subject in &subjects {
+                let leg = measure(&mut world, subject, round, load).await;
+                let leg = leg.with_context(|| format!("{}, {} clients", subject.name(), load.clients))?;
+                eprintln!("{}", leg.line());
+                legs.push(leg);
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
     let settings = Settings { rounds: options.rounds, seconds: options.seconds, warm_up_seconds: options.warm_up };
-    let report = Report::new(settings, legs);
-    print!("{}", table::table(&report));
-    if let Some(file) = &options.json {
-        std::fs::write(file, report.json()).with_context(|| format!("cannot write {}", file.display()))?;
+    let report = Report::new(settings, disk_sync, &legs);
+    print!("{}", report::table(&report));
+    if smoke {
+        report.is_whole(&subjects)?;
     }
-    Ok(())
+    write(options.json.as_deref(), || report.json())?;
+    write(options.html.as_deref(), || report::html(&report))
+}
+
+fn write(file: Option<&Path>, text: impl FnOnce() -> String) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    fs::write(file, text()).with_context(|| format!("cannot write {}", file.display()))
 }
 
 async fn measure(world: &mut World, subject: Subject, round: u32, load: Load) -> Result<Leg> {

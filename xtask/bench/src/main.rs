@@ -4,6 +4,7 @@
 //! `docs/PERFORMANCE.md` says what is measured and how.
 
 mod checkouts;
+mod disk;
 mod front;
 mod http;
 mod load;

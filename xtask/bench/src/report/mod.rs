@@ -1,14 +1,20 @@
 //! What was measured: the figures once, as data. Everything that is shown is made from it.
 
-pub mod table;
+mod columns;
+mod html;
+mod table;
 
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use serde::Serialize;
-use skald_figures::{Spread, Times};
+use skald_figures::{Point, Spread, Times};
 
+pub use self::{html::html, table::table};
 use crate::{
     checkouts::Subject,
     load::{Load, Seen},
-    skald::Counters,
+    skald::{Counters, Database},
     world::Taken,
 };
 
@@ -20,6 +26,8 @@ pub struct Report {
     pub format: u32,
     pub skald_version: &'static str,
     pub processors: usize,
+    /// To have 8 KiB on the disk for sure, in the median.
+    pub disk_sync_us: f64,
     pub settings: Settings,
     pub rows: Vec<Row>,
 }
@@ -38,10 +46,14 @@ pub struct Row {
     pub clients: usize,
     pub declined_percent: u8,
     pub checkouts: u64,
+    /// Of these.
+    pub compensated: u64,
     pub checkouts_per_s: Range,
     /// To *direct* in the same round.
     pub ratio_to_direct: Option<Range>,
-    pub latency: Option<Spread>,
+    /// Of all rounds together.
+    pub latency: Spread,
+    pub latency_curve: Vec<Point>,
     pub per_checkout: PerCheckout,
     pub skald_resident_mib: Option<f64>,
 }
@@ -119,15 +131,51 @@ impl Leg {
 }
 
 impl Report {
-    pub fn new(settings: Settings, legs: Vec<Leg>) -> Self {
+    pub fn new(settings: Settings, disk_sync: Duration, legs: &[Leg]) -> Self {
         let first = legs.iter().filter(|leg| leg.round == 1);
         Self {
             format: FORMAT,
             skald_version: env!("CARGO_PKG_VERSION"),
             processors: std::thread::available_parallelism().map_or(0, usize::from),
+            disk_sync_us: disk_sync.as_micros() as f64,
             settings,
-            rows: first.map(|leg| Row::of(leg, &legs)).collect(),
+            rows: first.map(|leg| Row::of(leg, legs)).collect(),
         }
+    }
+
+    /// What was run, in one sentence.
+    fn headline(&self) -> String {
+        let Self { skald_version, processors, disk_sync_us, settings, .. } = self;
+        let Settings { rounds, seconds, .. } = settings;
+        format!(
+            "skald {skald_version}; {processors} processors; the disk syncs in {disk_sync_us:.0} us; {rounds} rounds of \
+             {seconds} s each"
+        )
+    }
+
+    /// The rows by what they have in common.
+    fn by_declined(&self) -> impl Iterator<Item = (u8, &[Row])> {
+        let together = self.rows.chunk_by(|a, b| a.declined_percent == b.declined_percent);
+        together.map(|rows| (rows[0].declined_percent, rows))
+    }
+
+    /// # Errors
+    ///
+    /// When something that was to be measured was not.
+    pub fn is_whole(&self, subjects: &[Subject]) -> Result<()> {
+        ensure!(subjects.iter().all(|it| self.rows.iter().any(|row| row.subject == *it)), "not all have a row");
+        for row in &self.rows {
+            let what = || format!("{}, {} clients: {row:?}", row.subject.name(), row.clients);
+            ensure!((row.compensated > 0) == (row.declined_percent > 0), "compensations are missing: {}", what());
+            let per = &row.per_checkout;
+            if let Subject::Skald(database) = row.subject {
+                let counted = [per.commits, per.transitions, per.context_switches_skald, row.skald_resident_mib];
+                ensure!(counted.iter().all(|it| it.is_some_and(|it| it > 0.0)), "Skald counts nothing: {}", what());
+                let logged = [per.log_bytes, per.transactions].iter().all(|it| it.is_some_and(|it| it > 0.0));
+                ensure!(logged == (database == Database::Postgres), "PostgreSQL counts nothing: {}", what());
+            }
+        }
+        Ok(())
     }
 
     pub fn json(&self) -> String {
@@ -150,9 +198,11 @@ impl Row {
             clients: leg.load.clients,
             declined_percent: leg.load.declined_percent,
             checkouts: own.iter().map(|it| it.seen.checkouts).sum(),
+            compensated: own.iter().map(|it| it.seen.compensated).sum(),
             checkouts_per_s: Range::of(own.iter().map(|it| it.per_s())).expect("the leg itself is among them"),
             ratio_to_direct: Range::of(ratios),
-            latency: times.spread(),
+            latency: times.spread().expect("a load without a checkout is an error"),
+            latency_curve: times.curve(),
             per_checkout: PerCheckout::of(&own),
             skald_resident_mib: resident.map(|kib| kib as f64 / 1024.0),
         }
@@ -160,6 +210,10 @@ impl Row {
 }
 
 impl Range {
+    fn ends(&self, digits: usize) -> String {
+        format!("{}-{}", columns::fixed(self.min, digits), columns::fixed(self.max, digits))
+    }
+
     /// None of nothing.
     fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
@@ -171,6 +225,13 @@ impl Range {
 }
 
 impl PerCheckout {
+    /// Of all processes.
+    fn cpu_us(&self) -> f64 {
+        let Self { cpu_generator_us, cpu_participants_us, cpu_front_us, cpu_skald_us, cpu_database_us, .. } = *self;
+        let perhaps: f64 = [cpu_front_us, cpu_skald_us, cpu_database_us].iter().flatten().sum();
+        cpu_generator_us + cpu_participants_us + perhaps
+    }
+
     fn of(legs: &[&Leg]) -> Self {
         let checkouts: u64 = legs.iter().map(|leg| leg.seen.checkouts).sum();
         let checkouts = checkouts.max(1) as f64;
