@@ -29,7 +29,8 @@ pub struct Cluster {
     programs: PathBuf,
     owner: Owner,
     pub port: u16,
-    pid: u32,
+    /// Of the process whose children the others are.
+    pub pid: u32,
 }
 
 impl Cluster {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    chaos, deny,
+    bench, chaos, deny,
     run::{cargo, check},
     schemathesis::{self, Options},
     simulate,
@@ -19,6 +19,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "tests", run: || suite::run(&[]) },
     Stage { name: "simulation", run: simulate::run_in_ci },
     Stage { name: "chaos", run: chaos::run_in_ci },
+    Stage { name: "bench", run: bench::smoke },
     Stage { name: "schemathesis", run: || schemathesis::run(Options::IN_CI) },
 ];
 

@@ -1,6 +1,7 @@
 //! The developers' commands: `cargo xtask COMMAND`. The README and `.ci/run` call these and nothing else, so what
 //! passes on a desk passes in CI.
 
+mod bench;
 mod chaos;
 mod ci;
 mod deny;
@@ -46,6 +47,13 @@ enum Command {
     Ci,
     /// Requests made from the OpenAPI specification against a real server, every answer held against it
     Schemathesis(schemathesis::Options),
+    /// Measure checkouts made directly, through a front and through Skald, in turns; `--help` lists the rest
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Passed on to the bench.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Print latencies: checkouts beside idle readers, others beside a participant that hangs
     Figures {
         /// Of an optimised build
@@ -63,6 +71,7 @@ fn main() -> ExitCode {
         Command::Simulate { arguments } => simulate::run(&arguments),
         Command::Ci => ci::run(),
         Command::Schemathesis(options) => schemathesis::run(options),
+        Command::Bench { arguments } => bench::run(&arguments),
         Command::Figures { release } => suite::figures(release),
         Command::Openapi => suite::write_openapi(),
     };

@@ -5,14 +5,12 @@
 //! turns, and leave the services' faults as they were, also when it is interrupted.
 
 mod agreement;
-mod exposition;
 mod faults;
 mod http;
 mod leg;
 mod report;
 mod server;
 mod shop;
-mod statistics;
 mod workload;
 
 use std::{fs::File, io::Write as _, path::Path, process::ExitCode, time::Duration};

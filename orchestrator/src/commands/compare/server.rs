@@ -7,9 +7,9 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use skald_core::event::Mode;
+use skald_figures::exposition;
 
 use super::{
-    exposition,
     http::{Answer, Remote},
     workload::Order,
 };

@@ -4,9 +4,9 @@ use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use skald_figures::exposition;
 
 use super::{
-    exposition,
     faults::FaultMix,
     http::Remote,
     workload::{CUSTOMERS, PRODUCTS, UNITS_MAX, customer, price, product},

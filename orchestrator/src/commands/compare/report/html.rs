@@ -1,34 +1,31 @@
-//! The report as one page that needs nothing else: no network, no script, no font.
+//! The report as one page.
 
 use std::fmt::Write as _;
 
-use super::{
-    ModeReport, PerSaga, Report,
+use skald_figures::{
+    QUANTILES, Spread,
     chart::{Bars, Curves, Part, Stack, Stacks, escape},
-    rows,
+    page::{self, figure, legend},
 };
-use crate::commands::compare::statistics::{QUANTILES, Spread};
 
-const STYLE: &str = include_str!("page.css");
+use super::{ModeReport, PerSaga, Report, rows};
 
 pub fn page(report: &Report) -> String {
     let modes: Vec<&str> = report.modes.iter().map(|mode| mode.mode).collect();
-    let title = format!("{}, {}", escape(&report.settings.definition), modes.join(" and "));
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
-         <p class=\"faint\">{}</p>\n{}{}<div class=\"charts\">\n{}</div>\n{}\
+    let title = format!("{}, {}", report.settings.definition, modes.join(" and "));
+    let body = format!(
+        "<p class=\"faint\">{}</p>\n{}{}{}{}\
          <p class=\"faint\">Measured by skald {}. The client ran where `skald compare` ran; if that is the servers' machine, \
-         it took part of it. Correlation ids begin with {}.</p>\n</body>\n</html>\n",
+         it took part of it. Correlation ids begin with {}.</p>\n",
         escape(&rows::headline(report)),
         remarks(report),
-        legend(report),
-        charts(report),
+        legend(report.modes.iter().map(|mode| (class(mode), mode.mode))),
+        page::charts(&charts(report)),
         table(report),
         report.skald_version,
         escape(&report.settings.correlation_prefix),
-    )
+    );
+    page::document(&title, &body)
 }
 
 /// A mode has its colour, whichever others there are.
@@ -46,14 +43,9 @@ fn remarks(report: &Report) -> String {
     format!("<ul class=\"remarks{kind}\">\n{items}</ul>\n")
 }
 
-fn legend(report: &Report) -> String {
-    let entry = |mode: &ModeReport| format!("<span class=\"{}\"><b>{}</b></span>", class(mode), mode.mode);
-    format!("<p class=\"legend\">{}</p>\n", report.modes.iter().map(entry).collect::<String>())
-}
-
-fn charts(report: &Report) -> String {
+fn charts(report: &Report) -> [String; 6] {
     let modes = &report.modes;
-    let figures = [
+    [
         figure(
             "Time to the end",
             "The share of sagas that had ended by then, as the client sees it. Further left is faster.",
@@ -76,12 +68,7 @@ fn charts(report: &Report) -> String {
         ),
         figure("What a saga takes", "On average.", &effort(modes)),
         figure("How sagas ended", "Shares of all that were started.", &endings(modes)),
-    ];
-    figures.concat()
-}
-
-fn figure(title: &str, caption: &str, svg: &str) -> String {
-    format!("<figure>\n<figcaption><h2>{title}</h2><p>{caption}</p></figcaption>\n{svg}\n</figure>\n")
+    ]
 }
 
 fn classes(modes: &[ModeReport]) -> Vec<&'static str> {

@@ -1,6 +1,5 @@
 //! What a comparison found: the figures once, as data. Everything that is shown is made from it.
 
-mod chart;
 mod html;
 mod rows;
 mod table;
@@ -9,13 +8,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use skald_figures::{Point, Spread, Times};
 
 pub use self::{html::page, table::table};
 use super::{
     agreement::Agreement,
     leg::{End, Run},
     server::Traffic,
-    statistics::{Point, Spread, Times},
 };
 
 /// Of the JSON's form. It grows when a field changes its meaning or goes; fields may be added.

@@ -1,7 +1,8 @@
 //! The figures as rows of text, for the terminal's table and for the page's.
 
+use skald_figures::{QUANTILES, Spread};
+
 use super::{ModeReport, Report};
-use crate::commands::compare::statistics::{QUANTILES, Spread};
 
 pub struct Section {
     pub title: &'static str,

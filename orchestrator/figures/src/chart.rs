@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::commands::compare::statistics::Point;
+use crate::Point;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 260.0;
@@ -12,11 +12,14 @@ const TOP: f64 = 20.0;
 const BOTTOM: f64 = 34.0;
 const PLOT_WIDTH: f64 = WIDTH - LEFT - RIGHT;
 const PLOT_HEIGHT: f64 = HEIGHT - TOP - BOTTOM;
+/// What a bar's value takes; a thinner bar shows it when pointed at.
+const VALUE_WIDTH: f64 = 30.0;
 const STACK_ROW: f64 = 74.0;
 const STACK_LEFT: f64 = 110.0;
 const STACK_KEY: f64 = 36.0;
 
 /// Values side by side: for each group one per series.
+#[derive(Debug)]
 pub struct Bars<'a> {
     /// Read out to those who cannot see it.
     pub title: &'a str,
@@ -26,6 +29,7 @@ pub struct Bars<'a> {
 }
 
 /// Shares that rise over a time, on a logarithmic axis.
+#[derive(Debug)]
 pub struct Curves<'a> {
     pub title: &'a str,
     /// Class and points of each series.
@@ -33,16 +37,19 @@ pub struct Curves<'a> {
 }
 
 /// Wholes and what shares they consist of, with the same parts in all of them.
+#[derive(Debug)]
 pub struct Stacks<'a> {
     pub title: &'a str,
     pub stacks: Vec<Stack<'a>>,
 }
 
+#[derive(Debug)]
 pub struct Stack<'a> {
     pub name: &'a str,
     pub parts: Vec<Part<'a>>,
 }
 
+#[derive(Debug)]
 pub struct Part<'a> {
     pub class: &'a str,
     pub name: &'a str,
@@ -74,18 +81,21 @@ impl Bars<'_> {
                 let (x, y) = (first + bar_width * place as f64, scale.y(*value));
                 let _ = write!(
                     svg,
-                    r#"<rect class="{class}" x="{:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" rx="2"/>"#,
+                    r#"<rect class="{class}" x="{:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" rx="2"><title>{}</title></rect>"#,
                     x + 1.0,
                     bar_width - 2.0,
-                    (TOP + PLOT_HEIGHT - y).max(0.5)
-                );
-                let _ = write!(
-                    svg,
-                    r#"<text class="value" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-                    x + bar_width / 2.0,
-                    y - 4.0,
+                    (TOP + PLOT_HEIGHT - y).max(0.5),
                     number(*value)
                 );
+                if bar_width >= VALUE_WIDTH {
+                    let _ = write!(
+                        svg,
+                        r#"<text class="value" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                        x + bar_width / 2.0,
+                        y - 4.0,
+                        number(*value)
+                    );
+                }
             }
         }
         close(svg)

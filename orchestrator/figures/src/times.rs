@@ -52,6 +52,11 @@ impl Times {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(LONGEST_US).min(LONGEST_US));
     }
 
+    /// Those of others as well.
+    pub fn add(&mut self, others: &Self) {
+        self.0.add(&others.0).expect("all have the same bounds");
+    }
+
     /// None when there is no time.
     pub fn spread(&self) -> Option<Spread> {
         let quantile = |quantile| ms(self.0.value_at_quantile(quantile));

@@ -1,0 +1,154 @@
+//! Skald as its users start it, on a database of its own, and what it and its database count.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use serde::Serialize;
+use skald_figures::exposition;
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use crate::{
+    harness::{cluster::Cluster, process::Process},
+    usage::{Processes, Usage},
+};
+
+const DEFINITION: &str = include_str!("definition.yaml");
+pub const PATH: &str = "/sagas/bench-checkout";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Database {
+    Postgres,
+    Sqlite,
+}
+
+#[derive(Debug)]
+pub struct Skald {
+    // Before the database, so that it is gone when that is stopped.
+    process: Process,
+    url: String,
+    server: Option<Server>,
+}
+
+/// What a start of Skald needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    pub program: &'a Path,
+    /// Empty, or ours.
+    pub folder: &'a Path,
+    pub participants: &'a str,
+    /// More text for the configuration file.
+    pub config: &'a str,
+}
+
+/// A PostgreSQL, with a connection to ask it.
+#[derive(Debug)]
+struct Server {
+    cluster: Cluster,
+    asked: PgConnection,
+    version: i32,
+}
+
+/// Since they began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub skald: Usage,
+    pub commits: f64,
+    pub transitions: f64,
+    pub server: Option<ServerCounters>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerCounters {
+    pub usage: Usage,
+    pub log_bytes: u64,
+    pub transactions: u64,
+    pub log_flushes: u64,
+}
+
+impl Skald {
+    /// Starts it on a fresh database and waits until it listens.
+    pub async fn start(database: Database, setup: Setup<'_>) -> Result<Self> {
+        let Setup { program, folder, participants, config } = setup;
+        fs::create_dir_all(folder)?;
+        let definitions = folder.join("definitions");
+        fs::create_dir_all(&definitions)?;
+        fs::write(definitions.join("bench-checkout.yaml"), DEFINITION)?;
+        let services = ["catalog", "sales", "orders"];
+        let sections = services.map(|name| format!("[participants.{name}]\nbase_url = \"{participants}/{name}\"\n\n"));
+        let file = folder.join("skald.toml");
+        fs::write(&file, sections.concat() + config)?;
+        let (url, server) = match database {
+            Database::Sqlite => (format!("sqlite:{}", folder.join("skald.db").display()), None),
+            Database::Postgres => {
+                let server = Server::start(&folder.join("postgres")).await?;
+                (server.cluster.url(), Some(server))
+            }
+        };
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SKALD_")) {
+            command.env_remove(name);
+        }
+        command.env("NO_COLOR", "1").args(["serve", "--listen", "127.0.0.1:0", "--database-url", &url, "--config"]);
+        command.arg(&file).arg("--definitions").arg(&definitions);
+        let mut process = Process::start("skald", &mut command, folder);
+        let url = process.url().await;
+        Ok(Self { process, url, server })
+    }
+
+    pub fn address(&self) -> Result<SocketAddr> {
+        address(&self.url)
+    }
+
+    pub async fn counters(&mut self) -> Result<Counters> {
+        let metrics = reqwest::get(format!("{}/metrics", self.url)).await?.text().await?;
+        let sum = |name| exposition::sum(&metrics, name, |_| true);
+        Ok(Counters {
+            skald: Processes::One(self.process.pid()).usage()?,
+            commits: sum("commit_batch_transitions_count"),
+            transitions: sum("commit_batch_transitions_sum"),
+            server: match &mut self.server {
+                Some(server) => Some(server.counters().await?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// Of a URL without a path.
+pub fn address(url: &str) -> Result<SocketAddr> {
+    url.trim_start_matches("http://").parse().with_context(|| format!("{url} names no address"))
+}
+
+impl Server {
+    async fn start(folder: &Path) -> Result<Self> {
+        let cluster = Cluster::start(folder).await;
+        let mut asked = PgConnection::connect(&cluster.url()).await?;
+        let version = sqlx::query_scalar("SELECT current_setting('server_version_num')::int / 10000");
+        let version = version.fetch_one(&mut asked).await?;
+        Ok(Self { cluster, asked, version })
+    }
+
+    /// Bytes and transactions are those of this moment; the flushes a server counts it tells of up to a second later.
+    async fn counters(&mut self) -> Result<ServerCounters> {
+        let flushes = if self.version >= 18 {
+            "SELECT sum(fsyncs)::bigint FROM pg_stat_io WHERE object = 'wal'"
+        } else {
+            "SELECT wal_sync FROM pg_stat_wal"
+        };
+        let row = sqlx::query(
+            "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, \
+             pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
+        );
+        let row = row.fetch_one(&mut self.asked).await?;
+        let count = |value: i64| u64::try_from(value).unwrap_or(0);
+        let log_flushes: i64 = sqlx::query_scalar(flushes).fetch_one(&mut self.asked).await?;
+        Ok(ServerCounters {
+            usage: Processes::Family(self.cluster.pid).usage()?,
+            log_bytes: count(row.try_get(0)?),
+            transactions: count(row.try_get(1)?),
+            log_flushes: count(log_flushes),
+        })
+    }
+}
