@@ -371,6 +371,16 @@ impl App {
         self.shown(&definition, &stream).await
     }
 
+    /// A saga whose whole stream is at hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::saga`].
+    pub async fn saga_of(&self, id: SagaId, stream: &[Recorded]) -> Result<Saga, Problem> {
+        let definition = self.pinned(id, stream).await?;
+        self.shown(&definition, stream).await
+    }
+
     /// A saga's whole stream, and what it is pinned to.
     ///
     /// # Errors
@@ -379,15 +389,18 @@ impl App {
     pub async fn saga_stream(&self, id: SagaId) -> Result<(Arc<Definition>, Vec<Recorded>), Problem> {
         let stream = self.read(|store| async move { store.streams(&[id]).await }).await?.pop();
         let Some(stream) = stream else { return Err(self.no_saga(id).await) };
+        Ok((self.pinned(id, &stream).await?, stream))
+    }
+
+    async fn pinned(&self, id: SagaId, stream: &[Recorded]) -> Result<Arc<Definition>, Problem> {
         let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {
             return Err(Problem::internal(format_args!("the stream of {id} does not begin with SagaStarted")));
         };
         let definition = self.definition(&started.definition, Some(started.definition_version)).await;
-        let definition = definition.map_err(|problem| match problem.code() {
+        definition.map_err(|problem| match problem.code() {
             Code::DefinitionNotFound => Problem::internal(format_args!("of {id}: {}", problem.detail())),
             _ => problem,
-        })?;
-        Ok((definition, stream))
+        })
     }
 
     /// A saga's row as it is now.

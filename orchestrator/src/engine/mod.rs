@@ -1,11 +1,12 @@
 //! The shell around the core: it commits what the core decides, calls whom the core says, and keeps the shards leased.
 //!
 //! [`shell`] is one task that owns the [`Writer`](skald_core::shard::writer::Writer) and carries out its effects; in it,
-//! [`leases`] takes, renews and gives back shards, and [`census`] counts sagas. [`definitions`] is the registry that it reads.
+//! [`leases`] takes, renews and gives back shards, [`census`] counts sagas, and [`history`] keeps what is waited for. [`definitions`] is the registry that it reads.
 //! Requests reach the shell through [`Engine`], over a bounded channel: a client that leaves cancels only its own wait.
 
 mod census;
 pub mod definitions;
+mod history;
 mod leases;
 mod observe;
 mod shell;
@@ -17,8 +18,10 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use skald_core::{
     decide::{Callback, Input, OperatorCommand, Reported},
+    event::Recorded,
     ids::SagaId,
     shard::{
         appends::{AppendRequest, Appended},
@@ -32,7 +35,7 @@ use tokio::{
     task::JoinError,
 };
 
-use self::definitions::Definitions;
+use self::{definitions::Definitions, history::History};
 use crate::{
     clock::Clock,
     dispatch::Participants,
@@ -92,6 +95,22 @@ pub struct Engine {
 
 type Answer = Result<SagaRow, Refusal>;
 
+/// A saga that began, as it was when it had been waited for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Started {
+    pub row: SagaRow,
+    /// Its whole stream up to the row, if all of it was committed here while somebody waited. Positions are not known.
+    #[serde(skip)]
+    pub stream: Option<Vec<Recorded>>,
+}
+
+impl From<SagaRow> for Started {
+    fn from(row: SagaRow) -> Self {
+        Self { row, stream: None }
+    }
+}
+
 #[derive(Debug)]
 enum Request {
     Start { request: Box<StartRequest>, reply: Reply },
@@ -103,11 +122,11 @@ enum Request {
 
 type AppendReply = oneshot::Sender<Result<Appended, Refusal>>;
 
-/// Where an answer goes, and who wants to hear of the saga afterwards.
+/// Where an answer goes, and where what was committed of the saga once it has settled, if that is waited for.
 #[derive(Debug)]
 struct Reply {
     answer: oneshot::Sender<Answer>,
-    watcher: Option<watch::Sender<Option<Progress>>>,
+    settled: Option<oneshot::Sender<History>>,
 }
 
 impl Engine {
@@ -133,22 +152,18 @@ impl Engine {
     /// # Errors
     ///
     /// When the start was not accepted. Nothing exists then, except perhaps after `InDoubt`.
-    pub async fn start(&self, request: StartRequest, wait: Option<Duration>) -> Answer {
-        let (watcher, mut progress) = watch::channel(None);
-        let watcher = wait.map(|_| watcher);
+    pub async fn start(&self, request: StartRequest, wait: Option<Duration>) -> Result<Started, Refusal> {
+        let (settled, history) = oneshot::channel();
+        let settled = wait.map(|_| settled);
         let request = Box::new(request);
-        let mut row = self.ask(|answer| Request::Start { request, reply: Reply { answer, watcher } }).await?;
+        let row = self.ask(|answer| Request::Start { request, reply: Reply { answer, settled } }).await?;
         if let Some(wait) = wait
-            && !row.status.is_ended()
+            && let Ok(Ok(history)) = tokio::time::timeout(wait, history).await
+            && let Some(started) = history.into_started()
         {
-            let settled = progress.wait_for(|progress| progress.is_some_and(|progress| is_settled(progress.status)));
-            if let Ok(Ok(progress)) = tokio::time::timeout(wait, settled).await
-                && let Some(Progress { version, status }) = *progress
-            {
-                (row.version, row.status) = (version, status);
-            }
+            return Ok(started);
         }
-        Ok(row)
+        Ok(row.into())
     }
 
     /// Applies an operator's command; answers once it is durable.
@@ -217,7 +232,7 @@ impl Engine {
 
     async fn input(&self, saga: SagaId, input: Input) -> Answer {
         let input = Box::new(input);
-        self.ask(|answer| Request::Input { saga, input, reply: Reply { answer, watcher: None } }).await
+        self.ask(|answer| Request::Input { saga, input, reply: Reply { answer, settled: None } }).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request) -> Result<T, Refusal> {

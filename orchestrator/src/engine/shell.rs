@@ -1,7 +1,7 @@
 //! The task that owns the writer and keeps its shards leased: feeds it what happens and carries out what it asks for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use skald_core::{
     time::Timestamp,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -26,6 +26,8 @@ use tokio::{
 use super::{
     AppendReply, Health, Parts, Progress, Reply, Request,
     census::Census,
+    history::History,
+    is_settled,
     leases::{Change, Keeper, Scanned},
     observe,
 };
@@ -52,6 +54,13 @@ struct LookedUp {
     looks: Result<Vec<StreamLook>, StoreError>,
 }
 
+/// Somebody who waits for a saga to settle, and what was committed of it meanwhile.
+#[derive(Debug)]
+struct Awaited {
+    settled: oneshot::Sender<History>,
+    history: History,
+}
+
 pub(super) struct Shell {
     parts: Parts,
     writer: Writer<Reply, AppendReply>,
@@ -60,6 +69,7 @@ pub(super) struct Shell {
     committed: watch::Sender<u64>,
     keeper: Keeper,
     watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
+    awaited: HashMap<SagaId, Awaited>,
     /// When those who had left were last forgotten.
     swept_at: Instant,
     census: Census,
@@ -90,6 +100,7 @@ impl Shell {
             health,
             committed,
             watchers: HashMap::new(),
+            awaited: HashMap::new(),
             swept_at: Instant::now(),
             calls: JoinSet::new(),
             loads: JoinSet::new(),
@@ -153,11 +164,14 @@ impl Shell {
             Request::Append { reply, .. } if self.phase != Phase::Serving => {
                 let _ = reply.send(Err(Refusal::NotOwner));
             }
-            Request::Start { request, reply } => self.writer.start(*request, reply, now),
+            Request::Start { request, reply } => {
+                self.sweep();
+                self.writer.start(*request, reply, now);
+            }
             Request::Input { saga, input, reply } => self.writer.input(saga, *input, reply, now),
             Request::Append { request, reply } => self.writer.append(request, reply, now),
             Request::Watch { saga, progress } => {
-                self.sweep_watchers();
+                self.sweep();
                 self.watchers.entry(saga).or_default().push(progress);
             }
             Request::Stop { grace } if self.phase == Phase::Serving => {
@@ -256,8 +270,7 @@ impl Shell {
                     let transition = &batch.transitions[index];
                     observe::committed(&self.parts.metrics, transition, &definition);
                     self.census.committed(transition);
-                    let progress = Progress { version: transition.row.version, status: transition.row.status };
-                    self.notify(transition.row.id, progress);
+                    self.notify(&batch, index);
                 }
                 Effect::Forgotten(shards) => {
                     tracing::warn!(?shards, "shards in doubt or fenced off; taking them again");
@@ -272,16 +285,24 @@ impl Shell {
     }
 
     fn reply(&mut self, reply: Reply, answer: super::Answer) {
-        if let (Ok(row), Some(watcher)) = (&answer, reply.watcher)
-            && !row.status.is_ended()
-        {
-            self.watchers.entry(row.id).or_default().push(watcher);
+        if let (Ok(row), Some(settled)) = (&answer, reply.settled) {
+            self.awaited.insert(row.id, Awaited { settled, history: History::default() });
         }
         // Whoever asked may have left.
         let _ = reply.answer.send(answer);
     }
 
-    fn notify(&mut self, saga: SagaId, progress: Progress) {
+    fn notify(&mut self, batch: &Arc<Batch>, index: usize) {
+        let row = &batch.transitions[index].row;
+        let (saga, progress) = (row.id, Progress { version: row.version, status: row.status });
+        if let Entry::Occupied(mut awaited) = self.awaited.entry(saga) {
+            awaited.get_mut().history.push(batch, index);
+            if is_settled(progress.status) {
+                let Awaited { settled, history } = awaited.remove();
+                // Whoever waited may have left.
+                let _ = settled.send(history);
+            }
+        }
         let Some(watchers) = self.watchers.get_mut(&saga) else { return };
         watchers.retain(|watcher| !watcher.is_closed());
         for watcher in &*watchers {
@@ -292,8 +313,8 @@ impl Shell {
         }
     }
 
-    /// Forgets watchers who left sagas that do not move.
-    fn sweep_watchers(&mut self) {
+    /// Forgets those who watched or waited for sagas that do not move, and left.
+    fn sweep(&mut self) {
         const SWEEP_EVERY: Duration = Duration::from_secs(30);
         if self.swept_at.elapsed() < SWEEP_EVERY {
             return;
@@ -303,6 +324,7 @@ impl Shell {
             watchers.retain(|watcher| !watcher.is_closed());
             !watchers.is_empty()
         });
+        self.awaited.retain(|_, awaited| !awaited.settled.is_closed());
     }
 
     fn spawn_commit(&mut self, batch: Arc<Batch>) {

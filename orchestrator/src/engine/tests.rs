@@ -152,7 +152,7 @@ impl Running {
             subject: None,
             entropy: [self.started; 10],
         };
-        self.engine.start(request, None).await.map(|row| row.id)
+        self.engine.start(request, None).await.map(|started| started.row.id)
     }
 
     /// A saga in each shard, each with a call in flight.

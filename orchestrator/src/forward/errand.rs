@@ -17,7 +17,10 @@ use super::{
     message::{APPENDS, Answer, InputMessage, STARTS, StartMessage, inputs_of},
     wire::Parcel,
 };
-use crate::{engine::Engine, metrics::ForwardedKind};
+use crate::{
+    engine::{Engine, Started},
+    metrics::ForwardedKind,
+};
 
 pub(super) trait Errand: Sync {
     /// What it brings back.
@@ -54,7 +57,7 @@ pub(super) struct SagaInput {
 }
 
 impl Errand for Start {
-    type Done = SagaRow;
+    type Done = Started;
 
     fn kind(&self) -> ForwardedKind {
         ForwardedKind::Start
@@ -69,7 +72,7 @@ impl Errand for Start {
         remaining(self.wait_until).unwrap_or_default()
     }
 
-    async fn carry_out(&self, engine: &Engine) -> Answer {
+    async fn carry_out(&self, engine: &Engine) -> Result<Started, Refusal> {
         engine.start(self.request.clone(), remaining(self.wait_until)).await
     }
 

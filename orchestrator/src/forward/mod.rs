@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    engine::Engine,
+    engine::{Engine, Started},
     metrics::{ForwardedResult, Metrics},
     storage::{self, KeyedSaga, Store},
 };
@@ -125,7 +125,7 @@ impl Router {
     /// # Errors
     ///
     /// When the start was not accepted. Nothing exists then, except perhaps after `InDoubt`.
-    pub async fn start(&self, request: StartRequest, wait: Option<Duration>) -> Answer {
+    pub async fn start(&self, request: StartRequest, wait: Option<Duration>) -> Result<Started, Refusal> {
         let wait_until = wait.map(|wait| Instant::now() + wait);
         if let Some((key, _)) = &request.key {
             let shard = shard_of_key(&request.definition.name, key, self.parts.shards);
@@ -178,7 +178,11 @@ impl Router {
     }
 
     /// A start without a key, where this replica owns nothing: under a key of our own, so that it can be repeated.
-    async fn start_elsewhere(&self, mut request: StartRequest, wait_until: Option<Instant>) -> Answer {
+    async fn start_elsewhere(
+        &self,
+        mut request: StartRequest,
+        wait_until: Option<Instant>,
+    ) -> Result<Started, Refusal> {
         let definition = request.definition.name.clone();
         let (key, shard) = self.own_key(&definition).await;
         request.key = Some((key.clone(), [0; 32]));
@@ -187,7 +191,7 @@ impl Router {
             // An earlier try of this very start got through, or may have.
             Err(refusal @ (Refusal::KeyExists | Refusal::InDoubt)) => {
                 tracing::debug!(%refusal, "looking for what a forwarded start has made");
-                self.started_under(definition, key).await.ok_or(Refusal::InDoubt)
+                self.started_under(definition, key).await.map(Started::from).ok_or(Refusal::InDoubt)
             }
             answer => answer,
         }

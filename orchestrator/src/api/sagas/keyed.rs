@@ -39,7 +39,7 @@ pub async fn begin(app: &App, context: &RequestContext, ask: &Ask, key: &str) ->
         let request = request(app, context, ask).await?;
         let (input, subject) = (request.input.clone(), request.subject.clone());
         match app.router().start(request, wait(app, ask)).await {
-            Ok(row) => return Ok(Begun::Now(Box::new(row), input)),
+            Ok(started) => return Ok(Begun::Now(Box::new(started), input)),
             // An erasure came between, and nothing was started: once more, under another key.
             Err(Refusal::KeyExists) if is_outdated(app, subject.as_ref()).await? => {}
             Err(Refusal::KeyExists) => {

@@ -13,7 +13,6 @@ use skald_core::{
     event::Mode,
     ids::SagaId,
     shard::writer::{Refusal, StartRequest, Subject},
-    state::SagaRow,
 };
 use tokio::time::Instant;
 
@@ -29,7 +28,7 @@ use super::{
 };
 use crate::{
     app::{App, store_problem},
-    engine::is_settled,
+    engine::{Started, is_settled},
     events::stream_name::StreamName,
     personal::{CannotSeal, SealedInput},
     storage::PauseKind,
@@ -54,7 +53,7 @@ pub struct Ask {
 #[derive(Debug)]
 pub enum Begun {
     /// By this request, here or at another replica, with this input.
-    Now(Box<SagaRow>, Box<RawValue>),
+    Now(Box<Started>, Box<RawValue>),
     /// By an earlier request with the same key, or by this one when nobody could say so at first.
     Before(SagaId),
 }
@@ -71,14 +70,14 @@ pub async fn start(app: &App, context: &RequestContext, ask: Ask) -> Result<Http
         None => begin(app, context, &ask).await?,
     };
     match begun {
-        Begun::Now(row, input) => {
+        Begun::Now(begun, input) => {
             // Whoever carried it out has waited, unless that one stopped or was lost sight of.
             if let Some(rest) = wait(app, &ask).and_then(|wait| wait.checked_sub(asked_at.elapsed()))
-                && !is_settled(row.status)
+                && !is_settled(begun.row.status)
             {
-                settled::wait(app, row.id, rest).await;
+                settled::wait(app, begun.row.id, rest).await;
             }
-            Ok(started(app, *row, input, &ask).await)
+            Ok(started(app, *begun, input, &ask).await)
         }
         Begun::Before(saga) => replayed(app, saga, &ask).await,
     }
@@ -99,7 +98,7 @@ async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, 
         let request = request(app, context, ask).await?;
         let (input, subject) = (request.input.clone(), request.subject.clone());
         match app.router().start(request, wait(app, ask)).await {
-            Ok(row) => return Ok(Begun::Now(Box::new(row), input)),
+            Ok(started) => return Ok(Begun::Now(Box::new(started), input)),
             // Once more, and under another key: an erasure came between.
             Err(Refusal::Unwritable(_)) if subject != sealed_before && is_outdated(app, subject.as_ref()).await? => {
                 sealed_before = subject;
@@ -243,8 +242,13 @@ fn canonical(value: &Value) -> String {
 
 /// The answer to a start that was carried out. It is durable, so this does not fail: a saga that cannot be read now is
 /// told of by what is known here.
-async fn started(app: &App, row: SagaRow, input: Box<RawValue>, ask: &Ask) -> HttpResponse {
-    match app.saga(row.id).await {
+async fn started(app: &App, started: Started, input: Box<RawValue>, ask: &Ask) -> HttpResponse {
+    let Started { row, stream } = started;
+    let saga = match stream {
+        Some(stream) => app.saga_of(row.id, &stream).await,
+        None => app.saga(row.id).await,
+    };
+    match saga {
         Ok(saga) => answer(saga, ask, Replayed::No),
         Err(problem) => {
             tracing::warn!(saga = %row.id, cause = problem.cause(), "a started saga could not be read");
