@@ -35,7 +35,12 @@ use crate::{
     forward::{self, Router},
     metrics::Metrics,
     personal::Sealing,
-    storage::{Owner, Store, StoreError, groups::ConsumerGroups, log::EventLog, retention::Retention},
+    storage::{
+        Owner, Store, StoreError,
+        groups::ConsumerGroups,
+        log::{EventLog, tail::Tail},
+        retention::Retention,
+    },
 };
 
 /// No read of the database is waited for longer.
@@ -277,6 +282,12 @@ impl App {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         self.ask(ask(Arc::clone(&self.parts.store))).await
+    }
+
+    /// What this process itself committed lately.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.parts.log.tail().clone()
     }
 
     /// [`App::read`], of the log.

@@ -7,6 +7,10 @@ use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions, SmtpOption
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Requests are made of many small values that one thread allocates and another frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One of Skald's demo services, catalog, sales or orders; or a worker beside them, which lives on Skald's events: audit,
 /// notification or views.
 #[derive(Debug, Parser)]

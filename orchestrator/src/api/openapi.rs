@@ -44,6 +44,7 @@ use super::{admin, definitions, events, groups, operations, problem, sagas};
         events::replay::handle,
         events::stream_events::handle,
         events::append::handle,
+        events::append_many::handle,
         events::state::handle,
         groups::list::handle,
         groups::get::handle,

@@ -298,10 +298,9 @@ impl Problem {
         self.cause.as_deref()
     }
 
-    /// The answer.
     #[must_use]
-    pub fn response(&self) -> HttpResponse {
-        let body = ProblemBody {
+    pub fn body(&self) -> ProblemBody<'_> {
+        ProblemBody {
             kind: format!("urn:skald:problem:{}", self.code.as_str()),
             title: self.code.title(),
             status: self.code.status(),
@@ -310,7 +309,12 @@ impl Problem {
             errors: &self.errors,
             correlation_id: self.correlation_id.as_deref(),
             actual_version: self.actual_version,
-        };
+        }
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
         response.content_type(CONTENT_TYPE);
         if let Some(id) = &self.correlation_id {
@@ -319,7 +323,7 @@ impl Problem {
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
         }
-        response.body(serde_json::to_string(&body).expect("a problem has string keys and no floats"))
+        response.body(serde_json::to_string(&self.body()).expect("a problem has string keys and no floats"))
     }
 }
 

@@ -1,15 +1,14 @@
 //! The participant's own database: an SQLite file or a PostgreSQL database, used in the same way.
 //!
-//! All work runs in tasks of the runtime on which [`Db::connect`] was called, never in the caller's:
-//! a caller that goes away (web frameworks drop a handler when its client leaves) would otherwise
-//! leave a pooled PostgreSQL connection in the middle of `BEGIN`.
+//! All work runs in tasks of the database's own (of its thread with SQLite, else of the runtime on which
+//! [`Db::connect`] was called), never in the caller's: a caller that goes away (web frameworks drop a handler when its
+//! client leaves) would otherwise leave a pooled PostgreSQL connection in the middle of `BEGIN`.
 
-use std::{path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgPool, SqlitePool,
+    ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -17,8 +16,8 @@ use tokio::runtime::Handle;
 use crate::{
     answer::Failure,
     outbox::Fresh,
-    sql::{Param, Row, postgres_query, sqlite_query},
-    sqlite_writer::{BUSY_TIMEOUT, Writer},
+    sql::{Param, Row, postgres_query},
+    sqlite::Sqlite,
     tx::{Inner, Tx, TxFuture},
 };
 
@@ -70,7 +69,7 @@ pub struct Db {
 
 #[derive(Debug, Clone)]
 enum Engine {
-    Sqlite { writer: Arc<Writer>, readers: SqlitePool },
+    Sqlite(Arc<Sqlite>),
     Postgres(PgPool),
 }
 
@@ -87,7 +86,11 @@ impl Db {
         } else {
             return Err(DbError::UnknownKind);
         };
-        Ok(Self { engine, runtime: Handle::current(), fresh: Arc::default() })
+        let runtime = match &engine {
+            Engine::Sqlite(sqlite) => sqlite.runtime().clone(),
+            Engine::Postgres(_) => Handle::current(),
+        };
+        Ok(Self { engine, runtime, fresh: Arc::default() })
     }
 
     /// Runs statements that create what is missing (`CREATE TABLE IF NOT EXISTS ..`), as one
@@ -142,19 +145,15 @@ impl Db {
     /// # Errors
     /// The database's.
     pub async fn rows(&self, sql: &'static str, params: Vec<Param>) -> sqlx::Result<Vec<Row>> {
-        self.in_task(move |db| async move {
-            match &db.engine {
-                Engine::Sqlite { readers, .. } => {
-                    let rows = sqlite_query(sql, params).fetch_all(readers).await?;
-                    Ok(rows.into_iter().map(Row::Sqlite).collect())
-                }
-                Engine::Postgres(pool) => {
-                    let rows = postgres_query(sql, params).fetch_all(pool).await?;
-                    Ok(rows.into_iter().map(Row::Postgres).collect())
-                }
-            }
-        })
-        .await
+        let pool = match &self.engine {
+            Engine::Sqlite(sqlite) => return sqlite.rows(sql, params).await,
+            Engine::Postgres(pool) => pool.clone(),
+        };
+        let read = async move |_| {
+            let rows = postgres_query(sql, params).fetch_all(&pool).await?;
+            Ok(rows.into_iter().map(Row::Postgres).collect())
+        };
+        self.in_task(read).await
     }
 
     /// Like [`Db::rows`], the first row only.
@@ -172,10 +171,10 @@ impl Db {
     pub async fn ping(&self) -> sqlx::Result<()> {
         self.rows("SELECT 1", Vec::new()).await?;
         self.in_task(|db| async move {
-            match &db.engine {
-                Engine::Sqlite { writer, .. } => writer.ping().await,
-                Engine::Postgres(_) => Ok(()),
+            if let Engine::Sqlite(sqlite) = &db.engine {
+                sqlite.ping().await;
             }
+            Ok(())
         })
         .await
     }
@@ -183,10 +182,7 @@ impl Db {
     /// Closes the connections, after which every use fails.
     pub async fn close(&self) {
         match &self.engine {
-            Engine::Sqlite { writer, readers } => {
-                readers.close().await;
-                writer.close().await;
-            }
+            Engine::Sqlite(sqlite) => sqlite.close().await,
             Engine::Postgres(pool) => pool.close().await,
         }
     }
@@ -200,7 +196,7 @@ impl Db {
     /// Only for tasks that nobody cancels; see the module.
     pub(crate) async fn begin(&self) -> sqlx::Result<Tx> {
         match &self.engine {
-            Engine::Sqlite { writer, .. } => Ok(self.tx(Inner::Sqlite(writer.begin().await?))),
+            Engine::Sqlite(sqlite) => Ok(self.tx(Inner::Sqlite(sqlite.begin().await?))),
             Engine::Postgres(pool) => Ok(self.tx(Inner::Postgres(pool.begin().await?))),
         }
     }
@@ -237,24 +233,7 @@ async fn open_sqlite(path: &str, options: &DbOptions) -> Result<Engine, DbError>
         return Err(DbError::NoFile);
     }
     let open_failed = |error: sqlx::Error| DbError::Open { name: path.to_owned(), reason: reason(&error) };
-    let connect = SqliteConnectOptions::new()
-        .filename(Path::new(path))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT);
-    let mut conn = connect.connect().await.map_err(open_failed)?;
-    // A file that can only be read opens without complaint: ask for the write lock now.
-    for sql in ["BEGIN IMMEDIATE", "COMMIT"] {
-        sqlx::query(sql).execute(&mut conn).await.map_err(open_failed)?;
-    }
-    let readers = SqlitePoolOptions::new()
-        .max_connections(options.connections_max)
-        .acquire_timeout(options.acquire_timeout)
-        .connect_with(connect.read_only(true).create_if_missing(false))
-        .await
-        .map_err(open_failed)?;
-    Ok(Engine::Sqlite { writer: Writer::new(conn), readers })
+    Ok(Engine::Sqlite(Arc::new(Sqlite::open(PathBuf::from(path), options).await.map_err(open_failed)?)))
 }
 
 async fn open_postgres(url: &str, options: &DbOptions) -> Result<Engine, DbError> {

@@ -65,7 +65,7 @@ pub mod reactor;
 mod recent;
 mod record;
 mod sql;
-mod sqlite_writer;
+mod sqlite;
 mod tx;
 
 pub use answer::{Answer, Effect, Failure, Problem, ProblemKind, Rejection, Reply, problems};

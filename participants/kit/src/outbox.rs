@@ -8,6 +8,7 @@
 //! What the store refuses for good (the saga has ended, or an operator decided otherwise) stays in the table with the
 //! reason, for people to look at, and holds nothing back.
 
+mod poster;
 mod relay;
 
 use std::{

@@ -2,11 +2,13 @@
 //!
 //! Keep to `TEXT`, `BIGINT` and (in the kit's own tables) bytes: they mean the same on both.
 
+use std::sync::Arc;
+
+use rusqlite::types::{FromSql, Value, ValueRef};
 use sqlx::{
-    Decode, Postgres, Sqlite, Type,
+    Decode, Postgres, Type,
     postgres::{PgArguments, PgRow},
     query::Query,
-    sqlite::{SqliteArguments, SqliteRow},
 };
 
 /// A value bound to a statement. Build lists of them with [`params!`](crate::params).
@@ -71,14 +73,6 @@ macro_rules! params {
     ($($value:expr),* $(,)?) => { ::std::vec![$($crate::Param::from($value)),*] };
 }
 
-pub(crate) fn sqlite_query(sql: &'static str, params: Vec<Param>) -> Query<'static, Sqlite, SqliteArguments> {
-    params.into_iter().fold(sqlx::query(sql), |query, param| match param {
-        Param::Text(value) => query.bind(value),
-        Param::Int(value) => query.bind(value),
-        Param::Bytes(value) => query.bind(value),
-    })
-}
-
 pub(crate) fn postgres_query(sql: &'static str, params: Vec<Param>) -> Query<'static, Postgres, PgArguments> {
     params.into_iter().fold(sqlx::query(sql), |query, param| match param {
         Param::Text(value) => query.bind(value),
@@ -89,7 +83,7 @@ pub(crate) fn postgres_query(sql: &'static str, params: Vec<Param>) -> Query<'st
 
 /// A row of either database.
 pub enum Row {
-    Sqlite(SqliteRow),
+    Sqlite { columns: Arc<[String]>, values: Vec<Value> },
     Postgres(PgRow),
 }
 
@@ -100,10 +94,16 @@ impl Row {
     /// The column does not exist or holds another type.
     pub fn get<T>(&self, column: &str) -> Result<T, sqlx::Error>
     where
-        T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+        T: FromSql + for<'r> Decode<'r, Postgres> + Type<Postgres>,
     {
         match self {
-            Self::Sqlite(row) => sqlx::Row::try_get(row, column),
+            Self::Sqlite { columns, values } => {
+                let index = columns.iter().position(|name| name == column);
+                let value = index.and_then(|index| values.get(index));
+                let value = value.ok_or_else(|| sqlx::Error::ColumnNotFound(column.to_owned()))?;
+                T::column_result(ValueRef::from(value))
+                    .map_err(|error| sqlx::Error::ColumnDecode { index: column.to_owned(), source: error.into() })
+            }
             Self::Postgres(row) => sqlx::Row::try_get(row, column),
         }
     }

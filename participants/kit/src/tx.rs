@@ -7,8 +7,8 @@ use sqlx::{Postgres, Transaction};
 use crate::{
     answer::Failure,
     outbox::{self, Entry, Fresh, Outgoing},
-    sql::{Param, Row, postgres_query, sqlite_query},
-    sqlite_writer::Turn,
+    sql::{Param, Row, postgres_query},
+    sqlite::Turn,
 };
 
 /// What work in a transaction is, e.g. `|tx| Box::pin(async move { .. })`.
@@ -43,7 +43,7 @@ impl Tx {
     pub async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> sqlx::Result<u64> {
         self.touched = true;
         match &mut self.inner {
-            Inner::Sqlite(turn) => Ok(sqlite_query(sql, params).execute(turn.conn()).await?.rows_affected()),
+            Inner::Sqlite(turn) => turn.conn().execute(sql, &params),
             Inner::Postgres(tx) => Ok(postgres_query(sql, params).execute(&mut **tx).await?.rows_affected()),
         }
     }
@@ -55,10 +55,7 @@ impl Tx {
     pub async fn rows(&mut self, sql: &'static str, params: Vec<Param>) -> sqlx::Result<Vec<Row>> {
         self.touched = true;
         match &mut self.inner {
-            Inner::Sqlite(turn) => {
-                let rows = sqlite_query(sql, params).fetch_all(turn.conn()).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
-            }
+            Inner::Sqlite(turn) => turn.conn().rows(sql, &params),
             Inner::Postgres(tx) => {
                 let rows = postgres_query(sql, params).fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
@@ -106,7 +103,7 @@ impl Tx {
 
     pub(crate) async fn rollback(self) {
         match self.inner {
-            Inner::Sqlite(turn) => turn.rollback().await,
+            Inner::Sqlite(turn) => drop(turn),
             Inner::Postgres(tx) => {
                 if let Err(error) = tx.rollback().await {
                     // The server rolls back a connection that is gone.

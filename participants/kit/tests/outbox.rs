@@ -246,3 +246,34 @@ async fn streams_are_posted_side_by_side() {
     assert!(sagas.iter().all(|saga| store.types(&saga.to_string()) == ["Told1"]));
     relay.stop().await;
 }
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_gathered_travels_together_and_each_event_is_answered_on_its_own(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let fixture = Fixture::new(backend).await;
+    let store = Store::start().await;
+    store.data().refused_types.insert("Told7".to_owned());
+    let db = fixture.barrier.db();
+    let sagas: Vec<Uuid> = (0..100).map(|_| Uuid::now_v7()).collect();
+    let (refused, all) = (sagas[3], sagas.clone());
+    let emit_all = db.transaction(move |tx| {
+        Box::pin(async move {
+            for saga in all {
+                tx.emit(told(saga, if saga == refused { 7 } else { 1 })).await?;
+            }
+            Ok(tx.emit(told(refused, 2)).await?)
+        })
+    });
+    emit_all.await.unwrap();
+    let relay = relay(&fixture, &store).await;
+    eventually("all are through", async || waiting(&fixture).await == 0).await;
+    for saga in sagas {
+        assert_eq!(store.types(&saga.to_string()), if saga == refused { ["Told2"] } else { ["Told1"] });
+    }
+    assert_eq!(outbox::refused(db, 10).await.unwrap().len(), 1);
+    let requests = store.inner.requests.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(requests, 2, "one for the first event of every stream, one for what followed on the one");
+    relay.stop().await;
+}

@@ -62,7 +62,7 @@ pub struct AppendEventsRequest {
 
 /// A number, or `any`.
 #[derive(Clone, Copy, Debug)]
-struct Expected(ExpectedVersion);
+pub(super) struct Expected(ExpectedVersion);
 
 impl<'de> Deserialize<'de> for Expected {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Expected {
 }
 
 // By hand, so that it is an inline number or text and no union type in generated clients.
-fn expected_version() -> RefOr<Schema> {
+pub(super) fn expected_version() -> RefOr<Schema> {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Integer, Type::String]))
         .minimum(Some(0))
@@ -174,17 +174,9 @@ pub async fn handle(
     Params::of(&req).finish()?;
     let stream = query::stream(&id)?;
     let asked: AppendEventsRequest = form(body.value)?;
-    check(&asked)?;
-    let appended = match &stream {
-        StreamName::Saga(saga) => reports::append(&app, *saga, asked).await?,
-        StreamName::Other(name) => {
-            let actor = headers::actor(req.headers())?;
-            let Verbatim { events } = serde_json::from_str(body.raw.get()).map_err(Problem::internal)?;
-            let data = events.into_iter().map(|event| event.data);
-            let request = request(Arc::clone(name), asked, data, actor.as_deref(), &context)?;
-            app.router().append(request).await.map_err(refusal::of_append)?
-        }
-    };
+    asked.check()?;
+    let actor = headers::actor(req.headers())?;
+    let appended = append(&app, &context, actor.as_deref(), &stream, asked, &body.raw).await?;
     let Appended { version, replayed, .. } = appended;
     let mut response = if replayed { HttpResponse::Ok() } else { HttpResponse::Created() };
     if replayed {
@@ -193,40 +185,28 @@ pub async fn handle(
     Ok(response.json(AppendedEvents { stream: stream.to_string(), version }))
 }
 
-/// What a schema would say of the body's words.
-fn check(asked: &AppendEventsRequest) -> Result<(), Problem> {
-    let mut errors = Vec::new();
-    let mut refuse = |place: String, reason: &str| errors.push(FieldProblem::new(place, reason));
-    if asked.events.is_empty() || asked.events.len() > EVENTS_MAX {
-        refuse("/events".to_owned(), "must hold 1 to 1000 events");
-    }
-    let mut ids = std::collections::HashSet::new();
-    for (index, event) in asked.events.iter().enumerate() {
-        let words = [
-            ("event_id", Some(&event.event_id)),
-            ("type", event.type_name.as_ref()),
-            ("correlation_id", event.correlation_id.as_ref()),
-            ("causation_id", event.causation_id.as_ref()),
-            ("actor", event.actor.as_ref()),
-        ];
-        for (name, word) in words {
-            let Some(word) = word else { continue };
-            let chars = word.chars().count();
-            if chars == 0 || chars > WORD_CHARS_MAX || word.chars().any(char::is_control) {
-                refuse(
-                    format!("/events/{index}/{name}"),
-                    "must be 1 to 255 characters, none of them a control character",
-                );
-            }
-        }
-        if event.schema_version.is_some_and(|version| version == 0 || version > i16::MAX.unsigned_abs()) {
-            refuse(format!("/events/{index}/schema_version"), "must be from 1 to 32767");
-        }
-        if !ids.insert(&event.event_id) {
-            refuse(format!("/events/{index}/event_id"), "is the id of another event of this request");
+/// Appends to one stream; `raw` is the text of what was asked.
+///
+/// # Errors
+///
+/// What the stream's state, or its saga's, does not allow, or what cannot be done now.
+pub(super) async fn append(
+    app: &App,
+    context: &RequestContext,
+    actor: Option<&str>,
+    stream: &StreamName,
+    asked: AppendEventsRequest,
+    raw: &RawValue,
+) -> Result<Appended, Problem> {
+    match stream {
+        StreamName::Saga(saga) => reports::append(app, *saga, asked).await,
+        StreamName::Other(name) => {
+            let Verbatim { events } = serde_json::from_str(raw.get()).map_err(Problem::internal)?;
+            let data = events.into_iter().map(|event| event.data);
+            let request = request(Arc::clone(name), asked, data, actor, context)?;
+            app.router().append(request).await.map_err(refusal::of_append)
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Problem::at(Code::InvalidBody, errors)) }
 }
 
 fn request(
@@ -256,6 +236,50 @@ fn request(
 }
 
 impl AppendEventsRequest {
+    pub(super) const fn new(expected_version: Expected, events: Vec<EventToAppend>) -> Self {
+        Self { expected_version, events }
+    }
+
+    /// What a schema would say of the words.
+    ///
+    /// # Errors
+    ///
+    /// Every place that is wrong.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        let mut errors = Vec::new();
+        let mut refuse = |place: String, reason: &str| errors.push(FieldProblem::new(place, reason));
+        if self.events.is_empty() || self.events.len() > EVENTS_MAX {
+            refuse("/events".to_owned(), "must hold 1 to 1000 events");
+        }
+        let mut ids = std::collections::HashSet::new();
+        for (index, event) in self.events.iter().enumerate() {
+            let words = [
+                ("event_id", Some(&event.event_id)),
+                ("type", event.type_name.as_ref()),
+                ("correlation_id", event.correlation_id.as_ref()),
+                ("causation_id", event.causation_id.as_ref()),
+                ("actor", event.actor.as_ref()),
+            ];
+            for (name, word) in words {
+                let Some(word) = word else { continue };
+                let chars = word.chars().count();
+                if chars == 0 || chars > WORD_CHARS_MAX || word.chars().any(char::is_control) {
+                    refuse(
+                        format!("/events/{index}/{name}"),
+                        "must be 1 to 255 characters, none of them a control character",
+                    );
+                }
+            }
+            if event.schema_version.is_some_and(|version| version == 0 || version > i16::MAX.unsigned_abs()) {
+                refuse(format!("/events/{index}/schema_version"), "must be from 1 to 32767");
+            }
+            if !ids.insert(&event.event_id) {
+                refuse(format!("/events/{index}/event_id"), "is the id of another event of this request");
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Problem::at(Code::InvalidBody, errors)) }
+    }
+
     pub(super) const fn expected(&self) -> ExpectedVersion {
         self.expected_version.0
     }

@@ -75,12 +75,16 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     let mut place = begin(&app, after).await?;
     let mut wake = Wake::of(&app);
     loop {
+        let mut beyond = app.tail().beyond();
         let page = read(&app, &place, &filter, limit).await?;
         place = Place(page.read_to);
         let woken = match (page.events.is_empty(), page.more) {
             (false, _) => Woken::Late,
             (true, true) => continue,
-            (true, false) => wake.wait(until).await,
+            (true, false) => {
+                (beyond.after, beyond.filter) = (place.0.clone(), filter.clone());
+                wake.wait_beyond(until, &mut beyond).await
+            }
         };
         if woken != Woken::Grown {
             let items = page.events.into_iter().map(CloudEvent::try_from).collect::<Result<_, _>>()?;

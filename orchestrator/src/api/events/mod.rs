@@ -1,6 +1,7 @@
 //! `/events` and `/streams`: the log as an event store.
 
 pub mod append;
+pub mod append_many;
 pub mod cloud_event;
 pub mod list;
 pub mod query;
@@ -20,7 +21,10 @@ use super::resource;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(resource("/events", [(Method::GET, web::to(list::handle))]))
+        .service(resource(
+            "/events",
+            [(Method::GET, web::to(list::handle)), (Method::POST, web::to(append_many::handle))],
+        ))
         .service(resource("/events/tail", [(Method::GET, web::to(tail::handle))]))
         .service(resource("/events/stats", [(Method::GET, web::to(stats::handle))]))
         .service(resource("/events/replay", [(Method::POST, web::to(replay::handle))]))

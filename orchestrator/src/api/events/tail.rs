@@ -104,10 +104,12 @@ impl Reader {
             return Some((Ok(Bytes::from(greeting)), self));
         }
         loop {
+            let mut beyond = self.app.tail().beyond();
             let text = match read(&self.app, &self.place, &self.filter, PAGE).await {
                 Ok(page) if page.events.is_empty() && !page.more => {
                     self.place = Place(page.read_to);
-                    match self.wake.wait(self.heartbeat_at).await {
+                    (beyond.after, beyond.filter) = (self.place.0.clone(), self.filter.clone());
+                    match self.wake.wait_beyond(self.heartbeat_at, &mut beyond).await {
                         Woken::Grown => continue,
                         Woken::Closing => return None,
                         Woken::Late => {

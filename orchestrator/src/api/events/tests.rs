@@ -68,6 +68,56 @@ async fn a_participants_report_is_appended_to_its_saga_once_and_in_its_turn() {
 }
 
 #[actix_web::test]
+async fn several_streams_are_appended_to_in_one_request_and_each_is_answered_on_its_own() {
+    let server = TestServer::logged().await;
+    let input = json!({
+        "customer_id": "c-1", "items": [{"product_id": "p-1", "quantity": 1}],
+        "payment": {"method": "card", "token": "tok_ok"},
+    });
+    let saga = server.post("/sagas/checkout?mode=choreographed", &input).await.id().to_owned();
+    let data =
+        |step: &str| json!({"step": step, "operation": "action", "outcome": "succeeded", "output": {"total": 1}});
+    let report = json!({"event_id": format!("{saga}:verify_stock:action"), "data": data("verify_stock")});
+    let one = |stream: &str, expected: Value, event: Value| json!({"stream": stream, "expected_version": expected, "events": [event]});
+    let many = json!({"appends": [
+        one("cart-1", json!(0), added("a", "p-1")),
+        one(&saga, json!("any"), report),
+        one("cart-2", json!(7), added("b", "p-1")),
+    ]});
+    for status in [201, 200] {
+        let reply = server.post("/events", &many).await;
+        let results = &reply.body["results"];
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(results[0], json!({"stream": "cart-1", "status": status, "version": 1}), "{}", reply.text);
+        assert_eq!(results[1], json!({"stream": saga, "status": status, "version": 2}), "{}", reply.text);
+        assert_eq!((&results[2]["status"], &results[2]["stream"]), (&json!(409), &json!("cart-2")));
+        assert_eq!(results[2]["problem"]["code"], "version_conflict");
+        assert_eq!(results[2]["problem"]["actual_version"], 0);
+    }
+    // Byte for byte here too.
+    let event = one("cart-3", json!(0), json!({"event_id": "a", "type": "Weighed", "data": {"kg": 0}}));
+    let body = json!({"appends": [event]}).to_string().replace("{\"kg\":0}", "{\"kg\": 1.50}");
+    server.send(server.request(Method::POST, "/events").body(body)).await;
+    assert!(server.get("/streams/cart-3/events").await.text.contains(r#""data":{"kg": 1.50}"#));
+
+    for (appends, place) in [
+        (json!([]), "/appends"),
+        (json!([one("Cart", json!(0), added("a", "p-1"))]), "/appends/0/stream"),
+        (json!([one("cart-9", json!(0), added("", "p-1"))]), "/appends/0/events/0/event_id"),
+        (json!([one("cart-9", json!(-1), added("a", "p-1"))]), "/appends/0/expected_version"),
+        (
+            json!([one("cart-9", json!(0), added("a", "p-1")), one("cart-9", json!(1), added("b", "p-1"))]),
+            "/appends/1/stream",
+        ),
+    ] {
+        let refused = server.post("/events", &json!({"appends": appends})).await;
+        refused.problem(400, "invalid_body");
+        assert_eq!(refused.body["errors"][0]["place"], place, "{}", refused.text);
+    }
+    server.get("/streams/cart-9/events").await.problem(404, "stream_not_found");
+}
+
+#[actix_web::test]
 async fn an_event_is_a_cloud_event_with_all_that_was_said_of_it() {
     let server = TestServer::logged().await;
     let event = json!({

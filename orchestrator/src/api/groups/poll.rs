@@ -1,10 +1,10 @@
 //! `POST /groups/{name}/poll`: the next events for a consumer.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use skald_core::time::Millis;
+use skald_core::{ids::Shard, time::Millis};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -20,7 +20,7 @@ use super::{
         problem::{Code, Problem, problems},
     },
     group_name, no_such_group,
-    settle::{RefusedSettlement, SettlementRequest, settle},
+    settle::{RefusedSettlement, SettlementRequest, settlements, shown},
 };
 use crate::{
     app::App,
@@ -127,11 +127,11 @@ pub async fn handle(
     Params::of(&req).finish()?;
     let group = group_name(&name)?;
     let wait = request.wait.map_or(Duration::ZERO, |wait| Duration::from_millis(wait.0)).min(WAIT_MAX);
-    let poll = checked(group, request.consumer, request.limit, request.lease)?;
-    let refused = settle(&app, &poll.group, request.settle).await?;
-    let polled = next(&app, &poll, &mut Wake::of(&app), Instant::now() + wait).await?;
-    let deliveries = polled.unwrap_or_default().into_iter().map(DeliveredEvent::try_from);
-    Ok(HttpResponse::Ok().json(PollAnswer { deliveries: deliveries.collect::<Result<_, _>>()?, refused }))
+    let mut poll = checked(group, request.consumer, request.limit, request.lease)?;
+    poll.settle = settlements(request.settle)?;
+    let Next { deliveries, refused, .. } = next(&app, &mut poll, &mut Wake::of(&app), Instant::now() + wait).await?;
+    let deliveries = deliveries.into_iter().map(DeliveredEvent::try_from).collect::<Result<_, _>>()?;
+    Ok(HttpResponse::Ok().json(PollAnswer { deliveries, refused: shown(refused) }))
 }
 
 /// # Errors
@@ -156,34 +156,43 @@ pub(super) fn checked(
     };
     match refused {
         Some((place, reason)) => Err(Problem::in_field(Code::InvalidBody, place, reason)),
-        None => Ok(Poll { group, consumer, limit, lease }),
+        None => Ok(Poll { group, consumer, limit, lease, settle: Vec::new() }),
     }
 }
 
-/// Polls until there is something, it is late, or the server stops (None).
+/// What a poll came to.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub deliveries: Vec<Delivery>,
+    pub refused: Vec<(Shard, i64)>,
+    /// Whether the server stops.
+    pub closing: bool,
+}
+
+/// Settles what the poll says, once; then polls until there is something, it is late, or the server stops.
 ///
 /// # Errors
 ///
 /// When there is no such group, or the database does not answer.
-pub(super) async fn next(
-    app: &App,
-    poll: &Poll,
-    wake: &mut Wake,
-    until: Instant,
-) -> Result<Option<Vec<Delivery>>, Problem> {
+pub(super) async fn next(app: &App, poll: &mut Poll, wake: &mut Wake, until: Instant) -> Result<Next, Problem> {
+    let mut all_refused = Vec::new();
     loop {
-        let asked = poll.clone();
+        let asked = Poll { settle: mem::take(&mut poll.settle), ..poll.clone() };
         let polled = app.groups(move |groups| async move { groups.poll_group(&asked).await }).await?;
-        let Polled { deliveries, next_at } = polled.ok_or_else(|| no_such_group(&poll.group))?;
+        let Polled { deliveries, next_at, mut beyond, refused } = polled.ok_or_else(|| no_such_group(&poll.group))?;
+        all_refused.extend(refused);
         if !deliveries.is_empty() {
-            return Ok(Some(deliveries));
+            return Ok(Next { deliveries, refused: all_refused, closing: false });
         }
         let due_in = next_at.map(|at| app.clock().now().until(at));
         let due = due_in.map_or(until, |due_in| Instant::now() + Duration::from_millis(due_in.0));
-        match wake.wait(due.min(until)).await {
-            Woken::Closing => return Ok(None),
-            Woken::Late if Instant::now() >= until => return Ok(Some(Vec::new())),
-            Woken::Grown | Woken::Late => {}
+        match wake.wait_beyond(due.min(until), &mut beyond).await {
+            Woken::Grown => {}
+            Woken::Late if Instant::now() < until => {}
+            woken => {
+                let closing = woken == Woken::Closing;
+                return Ok(Next { deliveries: Vec::new(), refused: all_refused, closing });
+            }
         }
     }
 }

@@ -116,28 +116,23 @@ pub async fn handle(
     Form(request): Form<SettleRequest>,
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
-    let refused = settle(&app, &group_name(&name)?, request.settle).await?;
+    let (group, settlements) = (group_name(&name)?, settlements(request.settle)?);
+    let asked = group.clone();
+    let refused = app.groups(move |groups| async move { groups.settle(&asked, &settlements).await }).await?;
+    let refused = shown(refused.ok_or_else(|| no_such_group(&group))?);
     Ok(HttpResponse::Ok().json(SettleAnswer { refused }))
 }
 
-/// Settles, and tells what was not taken.
-///
 /// # Errors
 ///
-/// When there is no such group, there are too many, or the database does not answer.
-pub(super) async fn settle(
-    app: &App,
-    group: &str,
-    settlements: Vec<SettlementRequest>,
-) -> Result<Vec<RefusedSettlement>, Problem> {
-    if settlements.len() > SETTLEMENTS_MAX {
+/// When there are too many.
+pub(super) fn settlements(requests: Vec<SettlementRequest>) -> Result<Vec<Settlement>, Problem> {
+    if requests.len() > SETTLEMENTS_MAX {
         return Err(Problem::in_field(Code::InvalidBody, "/settle", "must hold at most 1000 settlements"));
     }
-    if settlements.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (asked, settlements) = (group.to_owned(), settlements.into_iter().map(Settlement::from).collect::<Vec<_>>());
-    let refused = app.groups(move |groups| async move { groups.settle(&asked, &settlements).await }).await?;
-    let refused = refused.ok_or_else(|| no_such_group(group))?.into_iter();
-    Ok(refused.map(|(shard, position)| RefusedSettlement { shard: shard.0, position }).collect())
+    Ok(requests.into_iter().map(Settlement::from).collect())
+}
+
+pub(super) fn shown(refused: Vec<(Shard, i64)>) -> Vec<RefusedSettlement> {
+    refused.into_iter().map(|(shard, position)| RefusedSettlement { shard: shard.0, position }).collect()
 }

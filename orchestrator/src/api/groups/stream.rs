@@ -19,7 +19,7 @@ use super::{
         problem::{Problem, problems},
     },
     get, group_name,
-    poll::{DeliveredEvent, checked, next},
+    poll::{DeliveredEvent, Next, checked, next},
 };
 use crate::{
     app::App,
@@ -97,10 +97,12 @@ impl Reader {
             if let Some(text) = self.ready.pop_front() {
                 return Some((Ok(Bytes::from(text)), self));
             }
-            match next(&self.app, &self.poll, &mut self.wake, Instant::now() + HEARTBEAT).await {
-                Ok(None) => return None,
-                Ok(Some(deliveries)) if deliveries.is_empty() => self.ready.push_back(": heartbeat\n\n".to_owned()),
-                Ok(Some(deliveries)) => self.ready.extend(deliveries.into_iter().filter_map(written)),
+            match next(&self.app, &mut self.poll, &mut self.wake, Instant::now() + HEARTBEAT).await {
+                Ok(Next { closing: true, .. }) => return None,
+                Ok(Next { deliveries, .. }) if deliveries.is_empty() => {
+                    self.ready.push_back(": heartbeat\n\n".to_owned());
+                }
+                Ok(Next { deliveries, .. }) => self.ready.extend(deliveries.into_iter().filter_map(written)),
                 Err(problem) if problem.code() == super::Code::GroupNotFound => return None,
                 Err(problem) => {
                     tracing::debug!(cause = problem.cause(), "a group cannot be polled; trying again");

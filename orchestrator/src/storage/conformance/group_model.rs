@@ -13,7 +13,7 @@ use skald_core::ids::{SagaId, Shard};
 use super::{
     super::{
         OwnedShard, Storage,
-        groups::{Delivery, GroupFilter, NewGroup, ReplayRange, Settled},
+        groups::{Delivery, GroupFilter, NewGroup, Poll, ReplayRange, Settled, Settlement},
     },
     fixture::{Backend, Database, LEASE},
     groups::{GROUP, LEASES_END, MEMBERS_END, RETRIES_ARE_DUE, failed, new_group, poll_of, settlement},
@@ -30,6 +30,8 @@ enum Act {
     Poll(usize, u32),
     /// A consumer settles so many of those it knows, in order; the number says which of them fail.
     Settle(usize, usize, u8),
+    /// Both in one.
+    SettleAndPoll(usize, usize, u8, u32),
     /// Settles once more what was settled or lost long ago.
     SettleOld(bool),
     LeasesEnd,
@@ -45,6 +47,8 @@ fn acts() -> impl Strategy<Value = Act> {
         10 => (0..STREAMS, prop::bool::weighted(0.8)).prop_map(|(stream, wanted)| Act::Append(stream, wanted)),
         8 => (0..CONSUMERS.len(), 1..8_u32).prop_map(|(who, limit)| Act::Poll(who, limit)),
         8 => (0..CONSUMERS.len(), 1..6_usize, any::<u8>()).prop_map(|(who, count, fails)| Act::Settle(who, count, fails)),
+        8 => (0..CONSUMERS.len(), 1..6_usize, any::<u8>(), 0..8_u32)
+            .prop_map(|(who, count, fails, limit)| Act::SettleAndPoll(who, count, fails, limit)),
         1 => any::<bool>().prop_map(Act::SettleOld),
         2 => Just(Act::LeasesEnd),
         3 => Just(Act::RetriesAreDue),
@@ -104,6 +108,7 @@ impl World {
             Act::Append(stream, wanted) => self.append(*stream, *wanted).await,
             Act::Poll(who, limit) => self.poll(*who, *limit).await,
             Act::Settle(who, count, fails) => self.settle(*who, *count, *fails).await,
+            Act::SettleAndPoll(who, count, fails, limit) => self.settle_and_poll(*who, (*count, *fails), *limit).await,
             Act::SettleOld(done) => self.settle_old(*done).await,
             Act::LeasesEnd => self.sql(LEASES_END).await,
             Act::RetriesAreDue => self.sql(RETRIES_ARE_DUE).await,
@@ -138,8 +143,12 @@ impl World {
 
     async fn poll(&mut self, who: usize, limit: u32) {
         let polled = self.store.poll_group(&poll_of(CONSUMERS[who], limit)).await.unwrap().unwrap();
-        assert!(polled.deliveries.len() <= limit as usize);
-        for delivery in polled.deliveries {
+        self.handed_out(who, limit, polled.deliveries);
+    }
+
+    fn handed_out(&mut self, who: usize, limit: u32, deliveries: Vec<Delivery>) {
+        assert!(deliveries.len() <= limit as usize);
+        for delivery in deliveries {
             let place = place(&delivery);
             assert_eq!(self.wanted.get(&place), Some(&delivery.event.stream), "not wanted: {delivery:?}");
             assert!(!self.parked.contains(&place), "parked: {delivery:?}");
@@ -158,28 +167,46 @@ impl World {
         }
     }
 
-    /// As a consumer does: in order, and after a failure nothing more of that stream.
     async fn settle(&mut self, who: usize, count: usize, fails: u8) {
-        let known = self.known.remove(&who).unwrap_or_default();
-        let (now, later) = known.split_at(count.min(known.len()));
+        let sent = self.next_settlements(who, count, fails);
+        let refused = self.store.settle(GROUP, &sent).await.unwrap().unwrap();
+        self.settled(who, &sent, &refused);
+    }
+
+    async fn settle_and_poll(&mut self, who: usize, (count, fails): (usize, u8), limit: u32) {
+        let sent = self.next_settlements(who, count, fails);
+        let poll = Poll { settle: sent.clone(), ..poll_of(CONSUMERS[who], limit) };
+        let polled = self.store.poll_group(&poll).await.unwrap().unwrap();
+        self.settled(who, &sent, &polled.refused);
+        self.handed_out(who, limit, polled.deliveries);
+    }
+
+    /// As a consumer does: in order, and after a failure nothing more of that stream.
+    fn next_settlements(&self, who: usize, count: usize, fails: u8) -> Vec<Settlement> {
         let mut failed_streams = BTreeSet::new();
         let mut settlements = Vec::new();
-        for (nth, delivery) in now.iter().enumerate() {
+        for (nth, delivery) in self.known.get(&who).into_iter().flatten().take(count).enumerate() {
             let fail = fails >> nth.min(7) & 1 == 1 && failed_streams.insert(delivery.event.stream);
-            settlements.push((settlement(delivery, if fail { failed() } else { Settled::Done }), fail));
+            settlements.push(settlement(delivery, if fail { failed() } else { Settled::Done }));
         }
-        let sent: Vec<_> = settlements.iter().map(|(settlement, _)| settlement.clone()).collect();
-        let refused = self.store.settle(GROUP, &sent).await.unwrap().unwrap();
+        settlements
+    }
+
+    /// The first of what it knows, with these results.
+    fn settled(&mut self, who: usize, settlements: &[Settlement], refused: &[Place]) {
+        let known = self.known.remove(&who).unwrap_or_default();
+        let (now, later) = known.split_at(settlements.len());
         // What failed, by stream. A replayed event may have been handed out after later ones: those before it stay in hand.
         let mut failures: BTreeMap<SagaId, Place> = BTreeMap::new();
         let is_void = |failures: &BTreeMap<SagaId, Place>, delivery: &Delivery| {
             failures.get(&delivery.event.stream).is_some_and(|failure| *failure < place(delivery))
         };
-        for (delivery, (_, fail)) in now.iter().zip(&settlements) {
+        for (delivery, settlement) in now.iter().zip(settlements) {
             let (place, stream) = (place(delivery), delivery.event.stream);
+            let fail = matches!(settlement.result, Settled::Failed { .. });
             let accepted = !refused.contains(&place);
             assert!(!(accepted && is_void(&failures, delivery)), "settled after a failure before it: {delivery:?}");
-            if accepted && *fail {
+            if accepted && fail {
                 failures.insert(stream, place);
                 let tries = self.tries.entry(place).or_default();
                 *tries += 1;

@@ -32,7 +32,7 @@ pub fn new_group() -> NewGroup {
 }
 
 pub fn poll_of(consumer: &str, limit: u32) -> Poll {
-    Poll { group: GROUP.to_owned(), consumer: consumer.to_owned(), limit, lease: Millis(30_000) }
+    Poll { group: GROUP.to_owned(), consumer: consumer.to_owned(), limit, lease: Millis(30_000), settle: Vec::new() }
 }
 
 pub fn settlement(delivery: &Delivery, result: Settled) -> Settlement {

@@ -210,7 +210,8 @@ pub async fn a_look_goes_on_behind_a_hole(database: &Database) {
         start: Start::Beginning,
     };
     store.put_group(&group).await.unwrap();
-    let poll = Poll { group: "audit".to_owned(), consumer: "one".to_owned(), limit: 10, lease: LEASE };
+    let poll =
+        Poll { group: "audit".to_owned(), consumer: "one".to_owned(), limit: 10, lease: LEASE, settle: Vec::new() };
     let mut given = Vec::new();
     for _ in 0..3 {
         let polled = store.poll_group(&poll).await.unwrap().unwrap();

@@ -20,6 +20,7 @@ mod retention;
 pub mod sample;
 mod speed;
 mod subjects;
+mod tails;
 
 use self::fixture::{Backend, Database};
 
@@ -137,6 +138,9 @@ on_both! {
     retention::an_archive_that_contradicts_the_database_is_refused,
     retention::an_archive_is_restored_into_an_empty_database,
     retention::holes_are_as_if_noted_one_by_one,
+    tails::a_tail_says_nothing_of_what_others_wrote,
+    tails::what_is_not_wanted_is_no_reason_to_look,
+    tails::what_a_tail_has_missed_is_a_reason_to_look,
     audits::an_audit_sees_everything_page_by_page,
     audits::an_audit_sees_appended_events_too,
     audits::an_audit_hands_over_what_should_not_be,

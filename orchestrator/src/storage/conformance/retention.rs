@@ -126,7 +126,13 @@ pub async fn what_somebody_needs_stays(database: &Database) {
     assert_eq!(report.kept.get("sagas that have not ended"), Some(&1), "{report}");
 
     // One is handled, one parked, the third is of an unfinished saga.
-    let poll = Poll { group: "audit".to_owned(), consumer: "one".to_owned(), limit: 10, lease: Millis(60_000) };
+    let poll = Poll {
+        group: "audit".to_owned(),
+        consumer: "one".to_owned(),
+        limit: 10,
+        lease: Millis(60_000),
+        settle: Vec::new(),
+    };
     let mut settled = 0;
     while settled < 3 {
         let polled = fixture.store.poll_group(&poll).await.unwrap().unwrap();

@@ -154,7 +154,8 @@ async fn measure_groups(backend: Backend) {
     };
     store.put_group(&group).await.unwrap();
     for limit in [10, 100, 500] {
-        let poll = Poll { group: "g".to_owned(), consumer: "c".to_owned(), limit, lease: Millis(30_000) };
+        let poll =
+            Poll { group: "g".to_owned(), consumer: "c".to_owned(), limit, lease: Millis(30_000), settle: Vec::new() };
         let (began, mut handled, mut polls) = (Instant::now(), 0, 0);
         while handled < 10_000 && began.elapsed() < PER_SIZE {
             let polled = store.poll_group(&poll).await.unwrap().unwrap();
@@ -173,7 +174,8 @@ async fn measure_groups(backend: Backend) {
         let (per_second, per_poll) = (handled as f64 / seconds, seconds * 1e6 / f64::from(polls));
         println!("{backend:?} polls of {limit}: {per_second:.0} events/s, {per_poll:.0} us per poll and settlement");
     }
-    let poll = Poll { group: "g".to_owned(), consumer: "c".to_owned(), limit: 100, lease: Millis(30_000) };
+    let poll =
+        Poll { group: "g".to_owned(), consumer: "c".to_owned(), limit: 100, lease: Millis(30_000), settle: Vec::new() };
     store.put_group(&NewGroup { name: "idle".to_owned(), start: Start::End, ..group }).await.unwrap();
     let poll = Poll { group: "idle".to_owned(), ..poll };
     let began = Instant::now();

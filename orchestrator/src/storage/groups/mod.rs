@@ -26,7 +26,7 @@ use skald_core::{
 
 use super::{
     StoreError,
-    log::{EventLog, LogEvent, LogFilter},
+    log::{EventLog, LogEvent, LogFilter, tail::Beyond},
 };
 use operators::Fate;
 use rows::GroupRows;
@@ -114,6 +114,8 @@ pub struct Poll {
     /// How long the consumer may take to settle the oldest event in its hands. A shard keeps the lease under which it
     /// was taken.
     pub lease: Millis,
+    /// What became of earlier deliveries; settled first, and at once even when there is nothing to hand out.
+    pub settle: Vec<Settlement>,
 }
 
 #[derive(Clone, Debug)]
@@ -125,7 +127,7 @@ pub struct Delivery {
     pub tries: u32,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Polled {
     /// Those of one stream are in order, and to be handled in order: after one that failed the later ones are not to be
     /// handled, and their settlements are refused.
@@ -133,6 +135,10 @@ pub struct Polled {
     /// When there may be something to hand out although nothing is appended: a retry falls due, or this poll came to an
     /// end before the log did.
     pub next_at: Option<Timestamp>,
+    /// From where there was nothing to hand out.
+    pub beyond: Beyond,
+    /// Settlements that were refused, as [`ConsumerGroups::settle`] answers them.
+    pub refused: Vec<(Shard, i64)>,
 }
 
 /// What became of a delivery.

@@ -168,6 +168,45 @@ impl TryFrom<GroupRecord> for Group {
     }
 }
 
+/// A cursor with all of its group.
+#[derive(Debug, FromRow)]
+pub struct ViewRecord {
+    #[sqlx(flatten)]
+    group: GroupRecord,
+    now_us: i64,
+    /// As JSON: a list of names with times.
+    members: String,
+    due: bool,
+    next_due_us: Option<i64>,
+    #[sqlx(flatten)]
+    cursor: CursorRecord,
+}
+
+impl View {
+    /// Of the rows of all cursors, by shard; None without any.
+    pub fn read(rows: Vec<ViewRecord>) -> Result<Option<Self>, StoreError> {
+        let mut view: Option<Self> = None;
+        for ViewRecord { group, now_us, members, due, next_due_us, cursor } in rows {
+            let cursor = Cursor::try_from(cursor)?;
+            if let Some(view) = &mut view {
+                view.cursors.push(cursor);
+                continue;
+            }
+            let members: Vec<(String, i64)> = serde_json::from_str(&members)
+                .map_err(|error| StoreError::Unreadable(format!("members of group {}: {error}", group.name)))?;
+            view = Some(Self {
+                group: group.try_into()?,
+                now: Timestamp::from_micros(now_us),
+                members: members.into_iter().map(|(name, until)| (name, Timestamp::from_micros(until))).collect(),
+                cursors: vec![cursor],
+                due,
+                next_due: next_due_us.map(Timestamp::from_micros),
+            });
+        }
+        Ok(view)
+    }
+}
+
 /// What a group's filter is stored as.
 pub fn filter_text(filter: &GroupFilter) -> String {
     serde_json::to_string(filter).expect("a filter is lists of words")

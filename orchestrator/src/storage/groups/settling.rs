@@ -10,7 +10,7 @@ use skald_core::{
 use super::{
     GroupRetry, Settled, Settlement,
     holding::{Failure, Holding},
-    rows::{Change, Cursor, GroupRows},
+    rows::{Change, Cursor, GroupRows, View},
 };
 use crate::storage::{StoreError, log::EventLog};
 
@@ -38,9 +38,7 @@ pub async fn settle<S: GroupRows + EventLog>(
                 None => None,
             };
             let (accepted, change) = settled.map_or((Vec::new(), None), |(accepted, change)| (accepted, Some(change)));
-            let is_refused = |settlement: &&&Settlement| !accepted.contains(&(settlement.position, settlement.token));
-            let places = settlements.iter().filter(is_refused).map(|settlement| (*shard, settlement.position));
-            refused_now.insert(*shard, places.collect());
+            refused_now.insert(*shard, self::refused(settlements, &accepted));
             changes.extend(change);
         }
         let waiting: Vec<Shard> = changes.iter().map(|change| change.cursor.shard).collect();
@@ -58,6 +56,44 @@ pub async fn settle<S: GroupRows + EventLog>(
     Err(contended())
 }
 
+/// Settles in the view itself, which whoever asked is to write, where nothing but the view must be known for it: nothing
+/// is held and nothing has failed. None when that is not so, and the view is as it was.
+pub fn settle_in(view: &mut View, settlements: &[Settlement]) -> Option<InView> {
+    let mut in_view = InView::default();
+    let mut cursors = view.cursors.clone();
+    for settlement in settlements {
+        let shard = settlement.shard;
+        if in_view.settled.contains_key(&shard) {
+            continue;
+        }
+        let of_shard: Vec<&Settlement> = settlements.iter().filter(|other| other.shard == shard).collect();
+        let cursor = cursors.iter_mut().find(|cursor| cursor.shard == shard);
+        let counting = cursor.as_ref().map_or(Vec::new(), |cursor| counting(cursor, &of_shard));
+        let mut accepted = Vec::new();
+        if let Some(cursor) = cursor.filter(|_| !counting.is_empty()) {
+            if !is_plain(cursor, &counting) {
+                return None;
+            }
+            let holding = Holding::new(cursor.clone(), BTreeMap::new(), Vec::new());
+            let change;
+            (accepted, change) = decide(holding, cursor, counting, view.group.retry, view.now);
+            *cursor = change.cursor;
+        }
+        in_view.refused.extend(refused(&of_shard, &accepted));
+        in_view.settled.insert(shard, accepted);
+    }
+    view.cursors = cursors;
+    Some(in_view)
+}
+
+/// What was settled in a view.
+#[derive(Debug, Default)]
+pub struct InView {
+    /// Position and token of what is accepted once it is written.
+    pub settled: BTreeMap<Shard, Vec<(i64, i64)>>,
+    pub refused: Vec<(Shard, i64)>,
+}
+
 /// Decides what becomes of one shard, and which positions under which tokens are accepted; None when none is.
 async fn settle_shard<S: GroupRows + EventLog>(
     store: &S,
@@ -67,16 +103,41 @@ async fn settle_shard<S: GroupRows + EventLog>(
     policy: GroupRetry,
     now: Timestamp,
 ) -> Result<Option<(Vec<(i64, i64)>, Change)>, StoreError> {
-    let counts =
-        |settlement: &&&Settlement| settlement.token == cursor.token && cursor.in_hand.contains(settlement.position);
-    let counting: Vec<&Settlement> = settlements.iter().filter(counts).copied().collect();
+    let counting = counting(cursor, settlements);
     if counting.is_empty() {
         return Ok(None);
     }
-    let mut holding = Holding::new(cursor.clone(), BTreeMap::new(), Vec::new());
-    if cursor.holds || counting.iter().any(|settlement| matches!(settlement.result, Settled::Failed { .. })) {
-        holding = read(store, group, cursor, &counting).await?;
-    }
+    let holding = match is_plain(cursor, &counting) {
+        true => Holding::new(cursor.clone(), BTreeMap::new(), Vec::new()),
+        false => read(store, group, cursor, &counting).await?,
+    };
+    Ok(Some(decide(holding, cursor, counting, policy, now)))
+}
+
+/// Those of what the consumer has in hand.
+fn counting<'a>(cursor: &Cursor, settlements: &[&'a Settlement]) -> Vec<&'a Settlement> {
+    let counts =
+        |settlement: &&Settlement| settlement.token == cursor.token && cursor.in_hand.contains(settlement.position);
+    settlements.iter().copied().filter(counts).collect()
+}
+
+/// Whether nothing is held, nor will be.
+fn is_plain(cursor: &Cursor, settlements: &[&Settlement]) -> bool {
+    !cursor.holds && settlements.iter().all(|settlement| matches!(settlement.result, Settled::Done))
+}
+
+fn refused(settlements: &[&Settlement], accepted: &[(i64, i64)]) -> Vec<(Shard, i64)> {
+    let is_refused = |settlement: &&&Settlement| !accepted.contains(&(settlement.position, settlement.token));
+    settlements.iter().filter(is_refused).map(|settlement| (settlement.shard, settlement.position)).collect()
+}
+
+fn decide(
+    mut holding: Holding,
+    before: &Cursor,
+    counting: Vec<&Settlement>,
+    policy: GroupRetry,
+    now: Timestamp,
+) -> (Vec<(i64, i64)>, Change) {
     let mut accepted = Vec::new();
     for settlement in counting {
         // A failure takes the later events of its stream out of hand.
@@ -95,10 +156,10 @@ async fn settle_shard<S: GroupRows + EventLog>(
     let settled = &mut holding.cursor;
     settled.losses = 0;
     settled.moved_at = now;
-    if settled.in_hand.first() != cursor.in_hand.first() {
+    if settled.in_hand.first() != before.in_hand.first() {
         settled.lease_until = now.plus(settled.lease);
     }
-    Ok(Some((accepted, holding.into_change())))
+    (accepted, holding.into_change())
 }
 
 /// Reads which streams are concerned, and what is held of them.

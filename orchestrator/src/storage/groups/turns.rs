@@ -1,6 +1,7 @@
 //! A poll: which shards a consumer gets a turn at, and what of each is handed out.
 //!
-//! In this order: what is owed, held events whose time has come, and then what is new; nothing of the next kind while
+//! What the poll settles comes first, and is written with what is handed out where that is possible. Then, in this order:
+//! what is owed, held events whose time has come, and then what is new; nothing of the next kind while
 //! there is more of the one before, so that a stream stays in order.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -11,13 +12,14 @@ use skald_core::{
 };
 
 use super::{
-    Delivery, Poll, Polled,
+    Delivery, Poll, Polled, Settlement,
     holding::{Failure, Holding},
     rows::{Change, Cursor, GroupRows, Held, HeldStatus, Seen, View},
+    settling::{self, InView},
 };
 use crate::storage::{
     StoreError,
-    log::{EventLog, LogEvent, LogFilter, LogQuery},
+    log::{EventLog, LogEvent, LogFilter, LogQuery, tail::Beyond},
 };
 
 /// How long a poll counts: consumers that polled within this time share the shards.
@@ -64,13 +66,26 @@ impl Hand {
 }
 
 pub async fn poll<S: GroupRows + EventLog>(store: &S, poll: &Poll) -> Result<Option<Polled>, StoreError> {
-    let Some(view) = store.view(&poll.group).await? else { return Ok(None) };
+    let beyond = store.tail().beyond();
+    let Some(mut view) = store.view(&poll.group).await? else { return Ok(None) };
+    let mut refused = Vec::new();
+    let settled = match settling::settle_in(&mut view, &poll.settle) {
+        Some(settled) => settled,
+        None => {
+            let Some(places) = settling::settle(store, &poll.group, &poll.settle).await? else { return Ok(None) };
+            let Some(again) = store.view(&poll.group).await? else { return Ok(None) };
+            (refused, view) = (places, again);
+            InView::default()
+        }
+    };
     let mut turn = Turn::begin(store, poll, view);
     turn.park_the_deadly().await?;
     turn.give_owed().await?;
     turn.give_due().await?;
     turn.give_new().await?;
-    turn.end().await.map(Some)
+    let mut polled = turn.end(beyond, settled).await?;
+    polled.refused.extend(refused);
+    Ok(Some(polled))
 }
 
 struct Turn<'a, S> {
@@ -191,7 +206,11 @@ impl<'a, S: GroupRows + EventLog> Turn<'a, S> {
             limit: u32::try_from(room).unwrap_or(u32::MAX),
             filter: LogFilter::from(&self.view.group.filter),
         };
-        let page = self.store.log(&query).await?;
+        let heads = self.hands.iter().map(|(shard, hand)| (*shard, hand.cursor.head)).collect();
+        let page = match self.store.tail().page(&query, &heads) {
+            Some(page) => page,
+            None => self.store.log(&query).await?,
+        };
         self.more |= page.more;
         for (shard, read_to) in page.read_to {
             if let Some(hand) = self.hands.get_mut(&shard) {
@@ -220,17 +239,26 @@ impl<'a, S: GroupRows + EventLog> Turn<'a, S> {
         Ok(())
     }
 
-    /// Writes what was handed out, and hands it out as far as nobody else was faster.
-    async fn end(self) -> Result<Polled, StoreError> {
-        let Self { store, poll, view, mut hands, more, mut next_at, .. } = self;
+    /// Writes what was settled and handed out, and hands it out as far as nobody else was faster.
+    async fn end(self, mut beyond: Beyond, settled: InView) -> Result<Polled, StoreError> {
+        let Self { store, poll, view, hands, more, mut next_at, .. } = self;
         let now = view.now;
+        beyond.filter = LogFilter::from(&view.group.filter);
+        beyond.after = view.cursors.iter().map(|cursor| (cursor.shard, cursor.looked_to)).collect();
+        let was_settled = |shard: Shard| settled.settled.get(&shard).is_some_and(|accepted| !accepted.is_empty());
         let mut given = BTreeMap::new();
         let mut changes = Vec::new();
-        for (shard, mut hand) in std::mem::take(&mut hands) {
-            let seen_so_far = view.cursors.iter().find(|cursor| cursor.shard == shard);
-            let advanced = hand.cursor.looked_to - seen_so_far.map_or(0, |cursor| cursor.looked_to);
+        for cursor in
+            view.cursors.iter().filter(|cursor| was_settled(cursor.shard) && !hands.contains_key(&cursor.shard))
+        {
+            changes.push(Change { cursor: cursor.clone(), hold: Vec::new(), release: Vec::new() });
+        }
+        for (shard, mut hand) in hands {
+            let seen_so_far = beyond.after.insert(shard, hand.cursor.looked_to);
+            let advanced = hand.cursor.looked_to - seen_so_far.unwrap_or(0);
             let old = now.as_micros() - hand.cursor.moved_at.as_micros() >= NOTED_AFTER_US;
-            if hand.given.is_empty() && !hand.changed && (advanced == 0 || (advanced < NOTED_AFTER && !old)) {
+            let worth_noting = advanced >= NOTED_AFTER || (advanced > 0 && old);
+            if hand.given.is_empty() && !hand.changed && !worth_noting && !was_settled(shard) {
                 continue;
             }
             if !hand.given.is_empty() && hand.was_free {
@@ -253,10 +281,25 @@ impl<'a, S: GroupRows + EventLog> Turn<'a, S> {
         for (token, given) in moved.iter().filter_map(|shard| given.remove(shard)) {
             deliveries.extend(given.into_iter().map(|(event, tries)| Delivery { event, token, tries }));
         }
+        let mut refused = settled.refused;
+        let is_open = |settlement: &&Settlement| {
+            let accepted = settled
+                .settled
+                .get(&settlement.shard)
+                .is_some_and(|accepted| accepted.contains(&(settlement.position, settlement.token)));
+            accepted && !moved.contains(&settlement.shard)
+        };
+        let open: Vec<Settlement> = poll.settle.iter().filter(is_open).cloned().collect();
+        if !open.is_empty() {
+            // What was handed out may not get lost in a failure: what is not settled now is as good as refused.
+            let again = settling::settle(store, &poll.group, &open).await.ok().flatten();
+            let places = || open.iter().map(|settlement| (settlement.shard, settlement.position)).collect();
+            refused.extend(again.unwrap_or_else(places));
+        }
         if deliveries.is_empty() && (more || moved.len() < asked) {
             next_at = Some(now);
         }
-        Ok(Polled { deliveries, next_at })
+        Ok(Polled { deliveries, next_at, beyond, refused })
     }
 }
 

@@ -13,16 +13,18 @@ use serde_json::value::RawValue;
 use skald_core::{
     event::Mode,
     ids::{SagaId, Shard},
-    shard::batch::StreamHead,
+    shard::batch::{APPENDED, StreamHead},
     time::Timestamp,
 };
 
+use self::tail::Tail;
 use super::StoreError;
 
 pub(super) mod facts;
 pub(super) mod filter;
 pub(super) mod rows;
 pub(super) mod stats;
+pub mod tail;
 
 /// The category of every saga's stream.
 pub const SAGAS: &str = "saga";
@@ -99,6 +101,26 @@ impl LogFilter {
     pub fn is_any(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether it passes this event: what [`filter::push`] asks the database.
+    #[must_use]
+    pub fn takes(&self, event: &LogEvent) -> bool {
+        let among = |words: &[String], word: Option<&str>| {
+            words.is_empty() || word.is_some_and(|word| words.iter().any(|other| other == word))
+        };
+        // A stream may be called as sagas' category is.
+        let is_stranger = *event.kind == *APPENDED && event.category() == SAGAS;
+        among(&self.types, Some(&event.type_name))
+            && among(&self.kinds, Some(&event.kind))
+            && among(&self.definitions, event.definition.as_deref())
+            && among(&self.categories, Some(event.category()).filter(|_| !is_stranger))
+            && self.mode.is_none_or(|mode| event.mode == Some(mode))
+            && self.stream.is_none_or(|stream| event.stream == stream)
+            && self.correlation_id.as_deref().is_none_or(|id| event.correlation_id.as_deref() == Some(id))
+            && self.actor.as_deref().is_none_or(|actor| event.actor.as_deref() == Some(actor))
+            && self.since.is_none_or(|since| event.occurred_at >= since)
+            && self.until.is_none_or(|until| event.occurred_at < until)
+    }
 }
 
 /// A page of the log.
@@ -153,6 +175,9 @@ pub trait EventLog: Send + Sync + std::fmt::Debug + 'static {
 
     /// The next events after a position of each shard, at most `limit`. Shards that have more share the page.
     async fn log(&self, query: &LogQuery) -> Result<LogPage, StoreError>;
+
+    /// What this process itself committed lately.
+    fn tail(&self) -> &Tail;
 
     /// The events of one stream, of whatever kind, after `after` (0: from the first) up to `until`.
     async fn stream_log(

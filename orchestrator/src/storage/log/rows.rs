@@ -117,9 +117,26 @@ impl LogRecord {
     }
 }
 
+/// Where an event is, and when it occurred.
+pub trait Placed {
+    fn position(&self) -> i64;
+
+    fn occurred_at_us(&self) -> i64;
+}
+
+impl Placed for LogRecord {
+    fn position(&self) -> i64 {
+        self.position
+    }
+
+    fn occurred_at_us(&self) -> i64 {
+        self.occurred_at_us
+    }
+}
+
 /// What one look found in one shard.
 #[derive(Debug)]
-pub struct Window {
+pub struct Window<E> {
     pub shard: Shard,
     pub after: i64,
     /// How far the look went, unless it stopped at `share` events.
@@ -128,10 +145,10 @@ pub struct Window {
     pub last: i64,
     pub share: i64,
     /// By position.
-    pub records: VecDeque<LogRecord>,
+    pub records: VecDeque<E>,
 }
 
-impl Window {
+impl<E> Window<E> {
     /// Up to where nothing was passed over, when what is still among the records is left for the next look.
     fn read_to(&self, taken: Option<i64>, found: usize) -> i64 {
         if !self.records.is_empty() || i64::try_from(found).unwrap_or(i64::MAX) >= self.share {
@@ -143,18 +160,19 @@ impl Window {
 
 /// Mixes the windows of several shards by time, each in its own order, to a page of at most `limit` events; what exceeds
 /// it is left for the next look.
-pub fn mix(mut windows: Vec<Window>, limit: u32) -> (Vec<LogRecord>, LogPage) {
+pub fn mix<E: Placed>(mut windows: Vec<Window<E>>, limit: u32) -> (Vec<E>, LogPage) {
     let found: Vec<usize> = windows.iter().map(|window| window.records.len()).collect();
     let mut taken = vec![None; windows.len()];
     let mut mixed = Vec::with_capacity(found.iter().sum::<usize>().min(limit as usize));
-    let first =
-        |number: usize, window: &Window| window.records.front().map(|record| Reverse((record.occurred_at_us, number)));
+    let first = |number: usize, window: &Window<E>| {
+        window.records.front().map(|record| Reverse((record.occurred_at_us(), number)))
+    };
     let mut next: BinaryHeap<_> =
         windows.iter().enumerate().filter_map(|(number, window)| first(number, window)).collect();
     while mixed.len() < limit as usize {
         let Some(Reverse((_, number))) = next.pop() else { break };
         let record = windows[number].records.pop_front().expect("a window is next only while it has records");
-        taken[number] = Some(record.position);
+        taken[number] = Some(record.position());
         mixed.push(record);
         next.extend(first(number, &windows[number]));
     }

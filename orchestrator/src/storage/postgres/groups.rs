@@ -8,7 +8,7 @@ use skald_core::{
     ids::{SagaId, Shard},
     time::{Millis, Timestamp},
 };
-use sqlx::{FromRow, postgres::PgConnectOptions, types::Uuid};
+use sqlx::{postgres::PgConnectOptions, types::Uuid};
 
 use super::{
     super::{
@@ -16,8 +16,8 @@ use super::{
         groups::{
             Group, NewGroup, PutGroup, ShardLag, Start,
             rows::{
-                Change, Cursor, CursorRecord, GroupRecord, GroupRows, HELD_OF_STREAM_MAX, Held, HeldRecord, LagRecord,
-                Seen, View, filter_text, number,
+                Change, GroupRecord, GroupRows, HELD_OF_STREAM_MAX, Held, HeldRecord, LagRecord, Seen, View,
+                filter_text, number,
             },
         },
         records,
@@ -40,27 +40,14 @@ pub(super) fn session(base: &PgConnectOptions, lease: Millis) -> PgConnectOption
     ])
 }
 
-#[derive(Debug, FromRow)]
-struct ViewRecord {
-    #[sqlx(flatten)]
-    group: GroupRecord,
-    now_us: i64,
-    members: Vec<String>,
-    members_until_us: Vec<i64>,
-    due: bool,
-    next_due_us: Option<i64>,
-    #[sqlx(flatten)]
-    cursor: CursorRecord,
-}
-
 /// One row for each cursor, each with all of the group. A subquery that yields one value is a lookup for each row, and
 /// one that asks nothing of the row is asked once.
 pub(super) const VIEW: &str = "
     SELECT g.name, g.filter, g.retry_initial_ms, g.retry_max_ms, g.retry_attempts, g.created_at_us,
            now.us AS now_us,
-           ARRAY(SELECT consumer FROM consumer_members WHERE group_name = $1 ORDER BY consumer) AS members,
-           ARRAY(SELECT seen_until_us FROM consumer_members WHERE group_name = $1 ORDER BY consumer)
-               AS members_until_us,
+           (SELECT coalesce(json_agg(json_build_array(consumer, seen_until_us))::text, '[]')
+            FROM consumer_members
+            WHERE group_name = $1) AS members,
            coalesce((SELECT true FROM consumer_held
                      WHERE group_name = $1 AND status = 'retry' AND next_at_us <= (SELECT skald_now_us())
                      ORDER BY next_at_us LIMIT 1), false) AS due,
@@ -193,25 +180,7 @@ impl GroupRows for PostgresStore {
     }
 
     async fn view(&self, group: &str) -> Result<Option<View>, StoreError> {
-        let rows: Vec<ViewRecord> = self.log.fetch(sqlx::query_as(VIEW).bind(group.to_owned())).await?;
-        let mut view: Option<View> = None;
-        for row in rows {
-            let cursor = Cursor::try_from(row.cursor)?;
-            if let Some(view) = &mut view {
-                view.cursors.push(cursor);
-                continue;
-            }
-            let until = row.members_until_us.into_iter().map(Timestamp::from_micros);
-            view = Some(View {
-                group: row.group.try_into()?,
-                now: Timestamp::from_micros(row.now_us),
-                members: row.members.into_iter().zip(until).collect(),
-                cursors: vec![cursor],
-                due: row.due,
-                next_due: row.next_due_us.map(Timestamp::from_micros),
-            });
-        }
-        Ok(view)
+        View::read(self.log.fetch(sqlx::query_as(VIEW).bind(group.to_owned())).await?)
     }
 
     async fn held_streams(&self, group: &str, streams: &[(Shard, SagaId)]) -> Result<HashSet<SagaId>, StoreError> {

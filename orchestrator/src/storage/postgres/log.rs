@@ -66,11 +66,11 @@ async fn complete(
 }
 
 /// Every shard's row answers, with its window and with the events in it; the heads and the events are of one moment.
-async fn windows(connection: &mut PgConnection, query: &LogQuery) -> Result<Vec<Window>, StoreError> {
+async fn windows(connection: &mut PgConnection, query: &LogQuery) -> Result<Vec<Window<LogRecord>>, StoreError> {
     let mut sql = QueryBuilder::new("");
     push_windows(&mut sql, query);
     let rows = sql.build().fetch_all(connection).await.map_err(failed)?;
-    let mut windows: Vec<Window> = Vec::new();
+    let mut windows: Vec<Window<LogRecord>> = Vec::new();
     for row in rows {
         let shard = records::shard(row.try_get(0).map_err(failed)?)?;
         if windows.last().is_none_or(|window| window.shard != shard) {
@@ -82,7 +82,7 @@ async fn windows(connection: &mut PgConnection, query: &LogQuery) -> Result<Vec<
     Ok(windows)
 }
 
-fn window(shard: Shard, row: &PgRow) -> Result<Window, sqlx::Error> {
+fn window(shard: Shard, row: &PgRow) -> Result<Window<LogRecord>, sqlx::Error> {
     Ok(Window {
         shard,
         after: row.try_get(1)?,

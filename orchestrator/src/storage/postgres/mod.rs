@@ -51,7 +51,7 @@ use self::sessions::Sessions;
 use super::{
     EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
     StoreError, StoreOptions, StoredDefinition, Unfinished,
-    log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats},
+    log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats, tail::Tail},
 };
 
 /// Sessions for registrations, pauses, migrations and the question whether the database takes writes.
@@ -83,6 +83,7 @@ pub struct PostgresStore {
     /// Archives and removes what is old.
     retention: Sessions,
     remembered: Remembered,
+    tail: Tail,
     /// Shards to create in a database that has none.
     shards: u16,
     /// When partitions were last looked after.
@@ -112,12 +113,12 @@ impl PostgresStore {
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(reader_session(&base));
         let readers = Sessions { pool: readers, patience: READ_TIMEOUT };
-        let log = PgPoolOptions::new()
+        let log = sessions::trusting()
             .max_connections(options.readers.max(1))
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(log::session(&base));
         let log = Sessions { pool: log, patience: READ_TIMEOUT };
-        let groups = PgPoolOptions::new()
+        let groups = sessions::trusting()
             .max_connections(GROUP_CONNECTIONS)
             .acquire_timeout(patience.max(CONNECT_TIMEOUT))
             .connect_lazy_with(groups::session(&base, options.lease));
@@ -137,6 +138,7 @@ impl PostgresStore {
             groups,
             retention,
             remembered: Remembered::default(),
+            tail: Tail::default(),
             shards: options.shards,
             maintained_at_us: AtomicI64::new(0),
         })
@@ -234,7 +236,9 @@ impl Store for PostgresStore {
         lease: Millis,
     ) -> Result<Vec<OwnedShard>, StoreError> {
         lifecycle::maintain_when_due(&self.control, &self.maintained_at_us);
-        leases::take(&self.leases, owner, only, lease).await
+        let taken = leases::take(&self.leases, owner, only, lease).await?;
+        self.tail.taken(&taken);
+        Ok(taken)
     }
 
     async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
@@ -267,7 +271,10 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
-        self.writer.commit(batch).await
+        self.tail.writing(batch);
+        let result = self.writer.commit(batch).await;
+        self.tail.written(batch, &result);
+        result
     }
 
     async fn events(&self, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
@@ -327,6 +334,10 @@ impl EventLog for PostgresStore {
 
     async fn log(&self, query: &LogQuery) -> Result<LogPage, StoreError> {
         log::log(&self.log, &self.remembered, query).await
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     async fn stream_log(

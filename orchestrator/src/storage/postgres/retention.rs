@@ -253,7 +253,9 @@ impl Retention for PostgresStore {
         parts: &[String],
         appended: i64,
     ) -> Result<(), RetentionError> {
-        month::drop_whole(&self.retention, holder, month, parts, appended).await
+        let dropped = month::drop_whole(&self.retention, holder, month, parts, appended).await;
+        self.tail.forget();
+        dropped
     }
 
     async fn restore(

@@ -6,14 +6,30 @@
 use std::time::Duration;
 
 use sqlx::{
-    FromRow, PgConnection, PgPool, Postgres,
+    Connection as _, FromRow, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
-    postgres::{PgArguments, PgRow},
+    postgres::{PgArguments, PgPoolOptions, PgRow},
     query::QueryAs,
 };
 use tokio::time::Instant;
 
 use super::{super::StoreError, CONNECT_TIMEOUT, failed};
+
+/// A session that was in use so lately is taken to be alive.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// For statements that are made all the time: to ask first whether a session lives would take as long as they do. One
+/// that died since costs an answer.
+pub fn trusting() -> PgPoolOptions {
+    PgPoolOptions::new().test_before_acquire(false).before_acquire(|session, last| {
+        Box::pin(async move {
+            if last.idle_for > TRUSTED_FOR {
+                session.ping().await?;
+            }
+            Ok(true)
+        })
+    })
+}
 
 #[derive(Clone, Debug)]
 pub struct Sessions {

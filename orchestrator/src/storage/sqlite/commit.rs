@@ -13,17 +13,17 @@
 //!
 //! After each of them the transaction is rolled back before the next job, or else the connection closed.
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use skald_core::{
-    ids::{Epoch, Shard},
+    ids::Shard,
     shard::batch::{Batch, CommitError},
 };
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::{Either, Executor as _, SqliteConnection, sqlite::SqliteArguments};
 
 use super::{
     super::wellformed,
     SHARD,
-    rows::{Chunk, chunks},
+    rows::{self, WRITE, Writes},
     writer::{Abandoned, Session, Writer},
 };
 
@@ -45,21 +45,11 @@ pub async fn commit(writer: &Writer, batch: &Batch) -> Result<(), CommitError> {
     if !strangers.is_empty() {
         return Err(CommitError::Fenced(strangers));
     }
-    let writes = Writes {
-        epoch: batch.fences[0].epoch,
-        events: i64::try_from(batch.event_count()).unwrap_or(i64::MAX),
-        chunks: chunks(batch).map_err(|error| CommitError::Refused(error.to_string()))?,
-    };
+    let writes = rows::writes(batch).map_err(|error| CommitError::Refused(error.to_string()))?;
     writer.run(|session| session.write(writes).boxed()).await.unwrap_or_else(|abandoned| match abandoned {
         Abandoned::BeforeStart => Err(CommitError::NotApplied("the store is shutting down".to_owned())),
         Abandoned::Meanwhile => Err(CommitError::InDoubt("the writer died".to_owned())),
     })
-}
-
-struct Writes {
-    epoch: Epoch,
-    events: i64,
-    chunks: Vec<Chunk>,
 }
 
 impl Session {
@@ -74,36 +64,30 @@ impl Session {
 
     async fn try_write(&mut self, writes: Writes) -> Result<(), CommitError> {
         let connection = self.connection().await.map_err(|error| CommitError::NotApplied(error.to_string()))?;
-        raise_head(connection, writes.epoch, writes.events).await?;
-        for chunk in writes.chunks {
-            let changed = sqlx::query_with(AssertSqlSafe(chunk.sql), chunk.arguments)
-                .execute(&mut *connection)
-                .await
-                .map_err(|error| not_written(&error))?
-                .rows_affected();
-            if changed != chunk.rows as u64 {
-                let refusal = format!("{changed} of {} sagas or streams were at the expected version", chunk.rows);
-                return Err(CommitError::Refused(refusal));
-            }
+        let changed = write(connection, writes.arguments).await?;
+        if changed != writes.rows {
+            return Err(CommitError::Refused(format!("{changed:?} of {:?} rows were as expected", writes.rows)));
         }
         sqlx::query("COMMIT").execute(connection).await.map_err(|error| maybe_written(&error))?;
         Ok(())
     }
 }
 
-/// Begins the transaction, and takes the positions of the batch's events under the fence.
-async fn raise_head(connection: &mut SqliteConnection, epoch: Epoch, events: i64) -> Result<(), CommitError> {
-    // The count of changed rows would not do: after a statement that changes none, SQLite tells of the one before.
-    let held = sqlx::query(
-        "BEGIN IMMEDIATE;
-         UPDATE shards SET head = head + ? WHERE shard = 0 AND epoch = ? RETURNING head",
-    )
-    .bind(events)
-    .bind(epoch.0)
-    .fetch_all(connection)
-    .await
-    .map_err(|error| not_written(&error))?;
-    if held.len() == 1 { Ok(()) } else { Err(CommitError::Fenced(vec![SHARD])) }
+/// How many rows each statement after the fence changed.
+async fn write(connection: &mut SqliteConnection, arguments: SqliteArguments) -> Result<Vec<usize>, CommitError> {
+    let mut results = connection.fetch_many(sqlx::query_with(WRITE, arguments));
+    let (mut begun, mut held, mut fenced) = (false, false, false);
+    let mut changed = Vec::new();
+    while let Some(result) = results.try_next().await.map_err(|error| not_written(&error))? {
+        match result {
+            Either::Right(_) => held = true,
+            Either::Left(_) if !begun => begun = true,
+            Either::Left(_) if !held => return Err(CommitError::Fenced(vec![SHARD])),
+            Either::Left(_) if !fenced => fenced = true,
+            Either::Left(done) => changed.push(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX)),
+        }
+    }
+    Ok(changed)
 }
 
 /// What an error before `COMMIT` means.

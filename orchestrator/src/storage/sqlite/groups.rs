@@ -16,18 +16,36 @@ use super::{
         groups::{
             Group, NewGroup, PutGroup, ShardLag, Start,
             rows::{
-                Change, Cursor, CursorRecord, GroupRecord, GroupRows, HELD_OF_STREAM_MAX, Held, HeldRecord, LagRecord,
-                Seen, View, filter_text, number,
+                Change, GroupRecord, GroupRows, HELD_OF_STREAM_MAX, Held, HeldRecord, LagRecord, Seen, View,
+                filter_text, number,
             },
         },
         records,
     },
-    SHARD, SqliteStore, failed,
+    SHARD, SqliteStore,
     log::hex_array,
     now,
 };
 
 mod change;
+
+/// One row for each cursor, each with all of the group: one statement is of one moment by itself.
+const VIEW: &str = "
+    SELECT g.name, g.filter, g.retry_initial_ms, g.retry_max_ms, g.retry_attempts, g.created_at_us,
+           ?2 AS now_us,
+           (SELECT json_group_array(json_array(consumer, seen_until_us)) FROM consumer_members WHERE group_name = ?1)
+               AS members,
+           EXISTS (SELECT 1 FROM consumer_held WHERE group_name = ?1 AND status = 'retry' AND next_at_us <= ?2) AS due,
+           (SELECT min(next_at_us) FROM consumer_held
+            WHERE group_name = ?1 AND status = 'retry' AND next_at_us > ?2) AS next_due_us,
+           c.shard, s.head, c.looked_to, c.in_hand, c.owed, c.consumer, c.token, c.lease_ms, c.lease_until_us,
+           c.losses, c.moved_at_us, c.revision,
+           EXISTS (SELECT 1 FROM consumer_held AS h WHERE h.group_name = ?1 AND h.shard = c.shard) AS holds
+    FROM consumer_groups AS g
+    JOIN consumer_cursors AS c ON c.group_name = g.name
+    JOIN shards AS s ON s.shard = c.shard
+    WHERE g.name = ?1
+    ORDER BY c.shard";
 
 #[async_trait]
 impl GroupRows for SqliteStore {
@@ -37,15 +55,12 @@ impl GroupRows for SqliteStore {
     }
 
     async fn group_rows(&self) -> Result<Vec<Group>, StoreError> {
-        let rows: Vec<GroupRecord> = sqlx::query_as(
+        let asking = sqlx::query_as::<_, GroupRecord>(
             "SELECT name, filter, retry_initial_ms, retry_max_ms, retry_attempts, created_at_us
              FROM consumer_groups
              ORDER BY name",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        records::read_all(rows)
+        );
+        records::read_all(self.followers.fetch(asking).await?)
     }
 
     async fn drop_group_rows(&self, name: &str) -> Result<bool, StoreError> {
@@ -53,27 +68,20 @@ impl GroupRows for SqliteStore {
         self.writer.lazily(move |connection| drop_all(connection, name).boxed()).await
     }
 
-    /// In one transaction: of one moment.
     async fn view(&self, group: &str) -> Result<Option<View>, StoreError> {
-        let now = now();
-        let mut snapshot = self.readers.begin().await.map_err(failed)?;
-        let view = view(&mut snapshot, group, now).await?;
-        snapshot.rollback().await.map_err(failed)?;
-        Ok(view)
+        View::read(self.followers.fetch(sqlx::query_as(VIEW).bind(group).bind(now().as_micros())).await?)
     }
 
     async fn held_streams(&self, group: &str, streams: &[(Shard, SagaId)]) -> Result<HashSet<SagaId>, StoreError> {
         let streams: Vec<Uuid> = streams.iter().map(|(_, stream)| stream.as_uuid()).collect();
-        let found: Vec<(Uuid,)> = sqlx::query_as(
+        let asking = sqlx::query_as::<_, (Uuid,)>(
             "SELECT DISTINCT stream
              FROM consumer_held
              WHERE group_name = ?1 AND shard = 0 AND stream IN (SELECT unhex(value) FROM json_each(?2))",
         )
         .bind(group)
-        .bind(hex_array(&streams))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
+        .bind(hex_array(&streams));
+        let found = self.followers.fetch(asking).await?;
         Ok(found.into_iter().map(|(stream,)| SagaId::from_uuid(stream)).collect())
     }
 
@@ -81,7 +89,7 @@ impl GroupRows for SqliteStore {
         if !shards.contains(&SHARD) {
             return Ok(Vec::new());
         }
-        let rows: Vec<HeldRecord> = sqlx::query_as(
+        let asking = sqlx::query_as::<_, HeldRecord>(
             "SELECT *
              FROM (SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
                    FROM consumer_held
@@ -92,16 +100,13 @@ impl GroupRows for SqliteStore {
         )
         .bind(group)
         .bind(now.as_micros())
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        records::read_all(rows)
+        .bind(limit);
+        records::read_all(self.followers.fetch(asking).await?)
     }
 
     async fn held(&self, group: &str, shard: Shard, streams: &[SagaId]) -> Result<Vec<Held>, StoreError> {
         let streams: Vec<Uuid> = streams.iter().map(|stream| stream.as_uuid()).collect();
-        let rows: Vec<HeldRecord> = sqlx::query_as(
+        let asking = sqlx::query_as::<_, HeldRecord>(
             "SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
              FROM (SELECT *, row_number() OVER (PARTITION BY stream ORDER BY position) AS nth
                    FROM consumer_held
@@ -111,15 +116,12 @@ impl GroupRows for SqliteStore {
         .bind(group)
         .bind(shard.0)
         .bind(hex_array(&streams))
-        .bind(HELD_OF_STREAM_MAX)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        records::read_all(rows)
+        .bind(HELD_OF_STREAM_MAX);
+        records::read_all(self.followers.fetch(asking).await?)
     }
 
     async fn parked_rows(&self, group: &str, after: (Shard, i64), limit: u32) -> Result<Vec<Held>, StoreError> {
-        let rows: Vec<HeldRecord> = sqlx::query_as(
+        let asking = sqlx::query_as::<_, HeldRecord>(
             "SELECT shard, position, stream, status, tries, next_at_us, error, held_at_us
              FROM consumer_held
              WHERE group_name = ?1 AND status = 'parked' AND (shard, position) > (?2, ?3)
@@ -129,20 +131,16 @@ impl GroupRows for SqliteStore {
         .bind(group)
         .bind(after.0.0)
         .bind(after.1)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        records::read_all(rows)
+        .bind(limit);
+        records::read_all(self.followers.fetch(asking).await?)
     }
 
     async fn change(&self, group: &str, seen: Option<Seen>, changes: Vec<Change>) -> Result<Vec<Shard>, StoreError> {
-        let group = group.to_owned();
-        self.writer.lazily(move |connection| change::change(connection, group, seen, changes).boxed()).await
+        change::change(&self.writer, group, seen, changes).await
     }
 
     async fn lag_rows(&self, group: Option<&str>) -> Result<Vec<(String, ShardLag)>, StoreError> {
-        let rows: Vec<LagRecord> = sqlx::query_as(
+        let asking = sqlx::query_as::<_, LagRecord>(
             "SELECT c.group_name, c.shard, s.head, c.looked_to, c.in_hand, c.owed,
                     count(*) FILTER (WHERE h.status = 'retry') AS retrying,
                     count(*) FILTER (WHERE h.status = 'waiting') AS waiting,
@@ -154,11 +152,8 @@ impl GroupRows for SqliteStore {
              GROUP BY c.group_name, c.shard
              ORDER BY c.group_name, c.shard",
         )
-        .bind(group)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)?;
-        records::read_all(rows)
+        .bind(group);
+        records::read_all(self.followers.fetch(asking).await?)
     }
 }
 
@@ -216,53 +211,4 @@ async fn drop_all(connection: &mut SqliteConnection, name: String) -> Result<boo
     }
     let dropped = sqlx::query("DELETE FROM consumer_groups WHERE name = ?").bind(&name).execute(connection).await?;
     Ok(dropped.rows_affected() == 1)
-}
-
-async fn view(connection: &mut SqliteConnection, name: &str, now: Timestamp) -> Result<Option<View>, StoreError> {
-    let group: Option<GroupRecord> = sqlx::query_as(
-        "SELECT name, filter, retry_initial_ms, retry_max_ms, retry_attempts, created_at_us
-         FROM consumer_groups
-         WHERE name = ?1",
-    )
-    .bind(name)
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(failed)?;
-    let Some(group) = group else { return Ok(None) };
-    let members: Vec<(String, i64)> =
-        sqlx::query_as("SELECT consumer, seen_until_us FROM consumer_members WHERE group_name = ?1 ORDER BY consumer")
-            .bind(name)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
-    let cursors: Vec<CursorRecord> = sqlx::query_as(
-        "SELECT c.shard, s.head, c.looked_to, c.in_hand, c.owed, c.consumer, c.token, c.lease_ms, c.lease_until_us,
-                c.losses, c.moved_at_us, c.revision,
-                EXISTS (SELECT 1 FROM consumer_held AS h WHERE h.group_name = ?1 AND h.shard = c.shard) AS holds
-         FROM consumer_cursors AS c
-         JOIN shards AS s ON s.shard = c.shard
-         WHERE c.group_name = ?1",
-    )
-    .bind(name)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
-    let cursors: Vec<Cursor> = records::read_all(cursors)?;
-    let (mut due, mut next_due) = (false, None);
-    if cursors.iter().any(|cursor| cursor.holds) {
-        let times: (Option<i64>, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT min(next_at_us) FROM consumer_held
-                     WHERE group_name = ?1 AND status = 'retry' AND next_at_us <= ?2),
-                    (SELECT min(next_at_us) FROM consumer_held
-                     WHERE group_name = ?1 AND status = 'retry' AND next_at_us > ?2)",
-        )
-        .bind(name)
-        .bind(now.as_micros())
-        .fetch_one(connection)
-        .await
-        .map_err(failed)?;
-        (due, next_due) = (times.0.is_some(), times.1.map(Timestamp::from_micros));
-    }
-    let members = members.into_iter().map(|(consumer, until)| (consumer, Timestamp::from_micros(until))).collect();
-    Ok(Some(View { group: group.try_into()?, now, members, cursors, due, next_due }))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skald_core::ids::{SagaId, Shard};
-use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqlitePool, sqlite::SqliteRow, types::Uuid};
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, sqlite::SqliteRow, types::Uuid};
 
 use super::{
     super::{
@@ -15,30 +15,29 @@ use super::{
             rows::{self, LOG_COLUMNS, LogRecord, Unknown, Window},
         },
     },
-    SHARD, failed,
+    SHARD, SqliteStore, failed,
+    readers::Readers,
 };
 
-pub async fn heads(pool: &SqlitePool) -> Result<BTreeMap<Shard, i64>, StoreError> {
-    Ok(BTreeMap::from([(SHARD, head(pool).await?)]))
-}
-
-async fn head(pool: &SqlitePool) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT head FROM shards WHERE shard = 0").fetch_one(pool).await.map_err(failed)
+pub async fn heads(readers: &Readers) -> Result<BTreeMap<Shard, i64>, StoreError> {
+    let heads: Vec<(i64,)> = readers.fetch(sqlx::query_as("SELECT head FROM shards WHERE shard = 0")).await?;
+    Ok(heads.into_iter().map(|(head,)| (SHARD, head)).collect())
 }
 
 /// The head is read first: whatever lies below it is there when the events are read. Where retention left a hole, the
 /// window begins behind it.
-pub async fn log(pool: &SqlitePool, remembered: &Remembered, query: &LogQuery) -> Result<LogPage, StoreError> {
+pub async fn log(store: &SqliteStore, query: &LogQuery) -> Result<LogPage, StoreError> {
+    let SqliteStore { followers: readers, remembered, tail, .. } = store;
     let Some(after) = query.after.get(&SHARD).copied() else { return Ok(LogPage::default()) };
-    let (head, hole): (i64, Option<i64>) = sqlx::query_as(
+    let place = sqlx::query_as::<_, (i64, Option<i64>)>(
         "SELECT head, (SELECT last FROM log_holes WHERE shard = 0 AND first <= ? + 1 ORDER BY first DESC LIMIT 1)
          FROM shards
          WHERE shard = 0",
-    )
-    .bind(after)
-    .fetch_one(pool)
-    .await
-    .map_err(failed)?;
+    );
+    let Some((head, hole)) = readers.fetch(place.bind(after)).await?.pop() else { return Ok(LogPage::default()) };
+    if let Some(page) = tail.page(query, &BTreeMap::from([(SHARD, head)])) {
+        return Ok(page);
+    }
     let last = query.until.get(&SHARD).map_or(head, |until| head.min(*until));
     let after = after.max(last.min(hole.unwrap_or(0)));
     let looked_to = if query.filter.is_any() { last } else { last.min(after.saturating_add(SCAN_MAX)) };
@@ -46,12 +45,13 @@ pub async fn log(pool: &SqlitePool, remembered: &Remembered, query: &LogQuery) -
     if looked_to > after {
         let mut sql = QueryBuilder::new("");
         push_window(&mut sql, query, after, looked_to);
-        records = read(&sql.build().fetch_all(pool).await.map_err(failed)?)?;
+        records =
+            readers.ask(async |connection| read(&sql.build().fetch_all(connection).await.map_err(failed)?)).await?;
     }
     let share = i64::from(query.limit);
     let window = Window { shard: SHARD, after, looked_to, last, share, records: records.into() };
     let (records, mut page) = rows::mix(vec![window], query.limit);
-    page.events = complete(pool, remembered, records).await?;
+    page.events = complete(readers, remembered, records).await?;
     Ok(page)
 }
 
@@ -63,16 +63,16 @@ pub(super) fn push_window(sql: &mut QueryBuilder<Sqlite>, query: &LogQuery, afte
 }
 
 async fn complete(
-    pool: &SqlitePool,
+    readers: &Readers,
     remembered: &Remembered,
     records: Vec<LogRecord>,
 ) -> Result<Vec<LogEvent>, StoreError> {
-    rows::complete(remembered, records, async |unknown| facts(pool, unknown).await).await
+    rows::complete(remembered, records, async |unknown| facts(readers, unknown).await).await
 }
 
 /// The ids travel as JSON arrays, so that any number of them is the same statement.
-async fn facts(pool: &SqlitePool, unknown: Unknown) -> Result<Vec<FactsRecord>, StoreError> {
-    sqlx::query_as(
+async fn facts(readers: &Readers, unknown: Unknown) -> Result<Vec<FactsRecord>, StoreError> {
+    let asking = sqlx::query_as(
         "SELECT s.id, NULL AS name, s.definition, s.mode, s.correlation_id
          FROM sagas AS s
          WHERE s.id IN (SELECT unhex(value) FROM json_each(?1))
@@ -82,10 +82,8 @@ async fn facts(pool: &SqlitePool, unknown: Unknown) -> Result<Vec<FactsRecord>, 
          WHERE n.id IN (SELECT unhex(value) FROM json_each(?2))",
     )
     .bind(hex_array(&unknown.sagas))
-    .bind(hex_array(&unknown.others))
-    .fetch_all(pool)
-    .await
-    .map_err(failed)
+    .bind(hex_array(&unknown.others));
+    readers.fetch(asking).await
 }
 
 pub(super) fn hex_array(ids: &[Uuid]) -> String {
@@ -94,7 +92,7 @@ pub(super) fn hex_array(ids: &[Uuid]) -> String {
 }
 
 pub async fn stream_log(
-    pool: &SqlitePool,
+    readers: &Readers,
     remembered: &Remembered,
     stream: SagaId,
     versions: (u64, Option<u64>),
@@ -113,12 +111,12 @@ pub async fn stream_log(
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
         .bind(until.map_or(i64::MAX, |until| i64::try_from(until).unwrap_or(i64::MAX)))
         .bind(i64::from(limit));
-    let found = read(&query.fetch_all(pool).await.map_err(failed)?)?;
-    complete(pool, remembered, found).await
+    let found = readers.ask(async |connection| read(&query.fetch_all(connection).await.map_err(failed)?)).await?;
+    complete(readers, remembered, found).await
 }
 
 pub async fn events_at(
-    pool: &SqlitePool,
+    readers: &Readers,
     remembered: &Remembered,
     positions: &[i64],
 ) -> Result<Vec<LogEvent>, StoreError> {
@@ -127,8 +125,8 @@ pub async fn events_at(
     );
     let positions: Vec<String> = positions.iter().map(ToString::to_string).collect();
     let query = sqlx::query(AssertSqlSafe(sql)).bind(format!("[{}]", positions.join(",")));
-    let found = read(&query.fetch_all(pool).await.map_err(failed)?)?;
-    complete(pool, remembered, found).await
+    let found = readers.ask(async |connection| read(&query.fetch_all(connection).await.map_err(failed)?)).await?;
+    complete(readers, remembered, found).await
 }
 
 fn read(rows: &[SqliteRow]) -> Result<Vec<LogRecord>, StoreError> {

@@ -15,6 +15,7 @@ mod leases;
 mod lifecycle;
 mod log;
 mod look_up;
+mod readers;
 mod reads;
 mod registry;
 mod replicas;
@@ -47,11 +48,11 @@ use sqlx::{
 };
 
 pub use self::audit::SqliteAudit;
-use self::writer::Writer;
+use self::{readers::Readers, writer::Writer};
 use super::{
     EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
     StoreError, StoreOptions, StoredDefinition, Unfinished,
-    log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats},
+    log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats, tail::Tail},
 };
 
 /// The only shard.
@@ -68,7 +69,10 @@ const LOG_BYTES_KEPT: &str = "67108864";
 pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
+    /// For whoever follows the log.
+    followers: Readers,
     remembered: Remembered,
+    tail: Tail,
 }
 
 impl SqliteStore {
@@ -80,9 +84,10 @@ impl SqliteStore {
             .busy_timeout(busy_timeout(options.lease))
             .disable_statement_logging();
         let writer = Writer::spawn(writing(&base)).await?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(options.readers.max(1)).connect_lazy_with(base.read_only(true));
-        Ok(Self { writer, readers, remembered: Remembered::default() })
+        let reading = base.read_only(true);
+        let followers = Readers::new(reading.clone(), options.readers.max(1));
+        let readers = SqlitePoolOptions::new().max_connections(options.readers.max(1)).connect_lazy_with(reading);
+        Ok(Self { writer, readers, followers, remembered: Remembered::default(), tail: Tail::default() })
     }
 }
 
@@ -163,7 +168,9 @@ impl Store for SqliteStore {
         if only.is_some_and(|only| !only.contains(&SHARD)) {
             return Ok(Vec::new());
         }
-        leases::take(&self.writer, owner, lease).await
+        let taken = leases::take(&self.writer, owner, lease).await?;
+        self.tail.taken(&taken);
+        Ok(taken)
     }
 
     async fn renew(&self, owner: &Owner, fences: &[Fence], lease: Millis) -> Result<Vec<Shard>, StoreError> {
@@ -201,7 +208,10 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
-        commit::commit(&self.writer, batch).await
+        self.tail.writing(batch);
+        let result = commit::commit(&self.writer, batch).await;
+        self.tail.written(batch, &result);
+        result
     }
 
     async fn events(&self, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
@@ -256,11 +266,15 @@ impl Store for SqliteStore {
 #[async_trait]
 impl EventLog for SqliteStore {
     async fn heads(&self) -> Result<BTreeMap<Shard, i64>, StoreError> {
-        log::heads(&self.readers).await
+        log::heads(&self.followers).await
     }
 
     async fn log(&self, query: &LogQuery) -> Result<LogPage, StoreError> {
-        log::log(&self.readers, &self.remembered, query).await
+        log::log(self, query).await
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     async fn stream_log(
@@ -270,7 +284,7 @@ impl EventLog for SqliteStore {
         until: Option<u64>,
         limit: u32,
     ) -> Result<Vec<LogEvent>, StoreError> {
-        log::stream_log(&self.readers, &self.remembered, stream, (after, until), limit).await
+        log::stream_log(&self.followers, &self.remembered, stream, (after, until), limit).await
     }
 
     async fn stream_head(&self, name: &str) -> Result<Option<StreamHead>, StoreError> {
@@ -281,7 +295,7 @@ impl EventLog for SqliteStore {
         if shard != SHARD {
             return Ok(Vec::new());
         }
-        log::events_at(&self.readers, &self.remembered, positions).await
+        log::events_at(&self.followers, &self.remembered, positions).await
     }
 
     async fn event_stats(&self) -> Result<EventStats, StoreError> {

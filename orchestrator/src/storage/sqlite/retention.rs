@@ -212,7 +212,10 @@ impl Retention for SqliteStore {
 
     async fn remove_some(&self, holder: &str, part: &str, streams: &[Leaving]) -> Result<usize, RetentionError> {
         let (holder, part, streams) = (holder.to_owned(), part.to_owned(), streams.to_vec());
-        self.writer.durably(move |connection| remove::remove(connection, holder, part, streams).boxed()).await
+        let removed =
+            self.writer.durably(move |connection| remove::remove(connection, holder, part, streams).boxed()).await;
+        self.tail.forget();
+        removed
     }
 
     async fn end_removing(&self, name: &str) -> Result<(), StoreError> {

@@ -15,6 +15,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{super::StoreError, failed};
 
+/// The text for [`Writer::lazily_at_once`] of statements.
+macro_rules! lazily {
+    ($statements:expr) => {
+        concat!("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; ", $statements, "; COMMIT; PRAGMA synchronous = FULL")
+    };
+}
+pub(super) use lazily;
+
 /// Jobs waiting for the connection.
 const QUEUE: usize = 64;
 
@@ -86,6 +94,18 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static,
     {
         self.run(|session| session.lazily(write).boxed()).await?.map_err(failed)
+    }
+
+    /// As [`Writer::lazily`], with statements of one text, made by [`lazily!`], in one trip to the connection's thread.
+    /// Answers their rows.
+    pub async fn lazily_at_once<R>(
+        &self,
+        statements: QueryAs<'static, Sqlite, R, SqliteArguments>,
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        self.run(|session| session.lazily_at_once(statements).boxed()).await?.map_err(failed)
     }
 
     /// Runs statements in their turn as one transaction, which is on the disk when it is reported.
@@ -184,6 +204,28 @@ impl Session {
         if result.is_err() {
             self.roll_back().await;
         }
+        self.write_through_again().await;
+        result
+    }
+
+    async fn lazily_at_once<R>(
+        &mut self,
+        statements: QueryAs<'static, Sqlite, R, SqliteArguments>,
+    ) -> Result<Vec<R>, sqlx::Error>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        // A PRAGMA has its effect when it is compiled: a statement that is kept would have it once.
+        let result = statements.persistent(false).fetch_all(self.connection().await?).await;
+        if result.is_err() {
+            self.roll_back().await;
+            self.write_through_again().await;
+        }
+        result
+    }
+
+    /// After this commits are on the disk when they are reported.
+    async fn write_through_again(&mut self) {
         let durable_again = match &mut self.connection {
             Some(connection) => sqlx::raw_sql("PRAGMA synchronous = FULL").execute(connection).await.map(drop),
             None => Ok(()),
@@ -191,7 +233,6 @@ impl Session {
         if let Some(connection) = self.connection.take_if(|_| durable_again.is_err()) {
             drop(connection.close_hard().await);
         }
-        result
     }
 
     async fn try_lazily<T, F>(&mut self, write: F) -> Result<T, sqlx::Error>

@@ -1,4 +1,4 @@
-//! The client of Skald's event API: append, read a stream, read on from a place in the log.
+//! The client of Skald's event API: read a stream, read on from a place in the log.
 
 use std::{
     fmt,
@@ -15,7 +15,6 @@ use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
 use super::Event;
-use crate::outbox::Outgoing;
 
 /// Less than the time after which Skald closes an idle connection, so that none is closed under a request.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -96,32 +95,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What the last version of a stream must be for an append to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    Any,
-    /// 0: the stream must not exist.
-    Version(u64),
-}
-
-impl Serialize for Expected {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Any => serializer.serialize_str("any"),
-            Self::Version(version) => serializer.serialize_u64(*version),
-        }
-    }
-}
-
-/// An append that was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// The stream's version with the last of the events.
-    pub version: u64,
-    /// Whether the store had the events already.
-    pub replayed: bool,
-}
-
 /// Which events to read; what is left out does not restrict.
 #[derive(Debug, Clone, Default)]
 pub struct EventQuery {
@@ -167,12 +140,6 @@ struct StreamPage {
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Append<'a> {
-    expected_version: Expected,
-    events: &'a [Outgoing],
-}
-
 impl Client {
     /// `urls` is Skald's URL, e.g. `http://127.0.0.1:7070`, or those of several replicas, separated by commas: when one
     /// cannot answer, the next request goes to the next.
@@ -202,22 +169,6 @@ impl Client {
         }
         let http = builder.build().map_err(ClientError::Setup)?;
         Ok(Self { http, replicas: Arc::new(Replicas { urls, turn: AtomicUsize::new(0) }) })
-    }
-
-    /// Appends events to a stream, all or none. Repeating it is harmless: the store knows the events by their ids.
-    ///
-    /// # Errors
-    /// The store cannot be reached, or refuses, e.g. with `version_conflict`.
-    pub async fn append(&self, stream: &str, expected: Expected, events: &[Outgoing]) -> Result<Appended, ClientError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            version: u64,
-        }
-        let path = format!("/streams/{}/events", segment(stream));
-        let body = Append { expected_version: expected, events };
-        let (status, body) = self.send(Method::POST, &path, Some(&body), Duration::ZERO).await?;
-        let Answer { version } = read(&body)?;
-        Ok(Appended { version, replayed: status == StatusCode::OK })
     }
 
     /// All events of a stream after a version, in order; empty when there is no such stream.
@@ -296,7 +247,7 @@ impl Client {
     }
 
     /// Sends it to the replica whose turn it is; one that cannot answer has had its turn.
-    async fn send<B: Serialize>(
+    pub(super) async fn send<B: Serialize>(
         &self,
         method: Method,
         path: &str,
@@ -335,18 +286,23 @@ async fn send(request: RequestBuilder, wait: Duration) -> Result<(StatusCode, Ve
         return Ok((status, body.into()));
     }
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Err(refused(status, &problem, retry_after))
+}
+
+/// What an answer without success means.
+pub(super) fn refused(status: StatusCode, problem: &Value, retry_after: Option<u64>) -> ClientError {
     let text = |name: &str| problem[name].as_str().unwrap_or_default().chars().take(DETAIL_CHARS_MAX).collect();
     let (code, detail): (String, String) = (text("code"), text("detail"));
     if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 425 | 429) {
         let reason = format!("{} {code}: {detail}", status.as_u16());
         let retry_after = retry_after.map(Duration::from_secs);
-        return Err(ClientError::Unavailable { reason, retry_after, unclear: false });
+        return ClientError::Unavailable { reason, retry_after, unclear: false };
     }
     let actual_version = problem["actual_version"].as_u64();
-    Err(ClientError::Refused(Refusal { status: status.as_u16(), code, detail, actual_version }))
+    ClientError::Refused(Refusal { status: status.as_u16(), code, detail, actual_version })
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(ClientError::Unreadable)
 }
 

@@ -1,5 +1,6 @@
 //! Events as Skald's event store gives them out, and the client that reads and appends them.
 
+mod append;
 mod client;
 
 use chrono::{DateTime, Utc};
@@ -7,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 pub use skald_core::personal::{ERASED, HIDDEN};
 
-pub(crate) use self::client::segment;
-pub use self::client::{Appended, Client, ClientError, EventPage, EventQuery, Expected, Refusal};
+pub(crate) use self::{append::APPENDS_MAX, client::segment};
+pub use self::{
+    append::{Appended, Expected},
+    client::{Client, ClientError, EventPage, EventQuery, Refusal},
+};
 
 /// One event, a CloudEvent 1.0.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,10 +1,11 @@
 //! The relay: posts what was committed to the outbox, and removes it once the store has it.
 //!
 //! It is woken in process by each commit and looks into the table only at its start, after an overflow, and now and
-//! then for what another process left behind.
+//! then for what another process left behind. What comes within a short pace travels in one request, of each stream the
+//! next event only: the one after it follows when the store has it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -13,16 +14,20 @@ use std::{
 use async_trait::async_trait;
 use chrono::Utc;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{Id, JoinError, JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-use super::{Entry, Fresh, Outgoing, create_tables, page, refuse, remove};
+use super::{
+    Entry, Fresh, Outgoing, create_tables, page,
+    poster::{Outcome, Poster},
+    remove,
+};
 use crate::{
     backoff::{Backoff, stopped},
     db::Db,
-    events::{Client, ClientError, Expected, Refusal},
+    events::{APPENDS_MAX, Client, Refusal},
     lanes::Lanes,
     observer::Observer,
 };
@@ -34,19 +39,23 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Posted entries are removed together, this long after the first of them.
 const REMOVE_AFTER: Duration = Duration::from_millis(100);
+/// The data of one request's events, unless one event alone is larger: well below what the store takes.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
 
 /// How a [`Relay`] works.
 #[derive(Debug, Clone)]
 pub struct RelayOptions {
-    /// Requests to the store at once, each of another stream.
+    /// Requests to the store at once, each of other streams.
     pub posts_max: usize,
+    /// From one request to the next at least: what comes meanwhile travels together.
+    pub pace: Duration,
     /// How often the table is searched for events that another process left behind, and how old these must be.
     pub search_every: Duration,
 }
 
 impl Default for RelayOptions {
     fn default() -> Self {
-        Self { posts_max: 64, search_every: Duration::from_secs(5) }
+        Self { posts_max: 16, pace: Duration::from_millis(5), search_every: Duration::from_secs(5) }
     }
 }
 
@@ -101,16 +110,18 @@ impl Relay {
         // From now on commits hand their events over; what was committed before is found by the first search.
         db.fresh().relayed.store(true, Ordering::SeqCst);
         let (stopping, stop) = watch::channel(false);
-        let poster = Arc::new(Poster { client, refusals, observer, permits: Semaphore::new(options.posts_max) });
         let at_work = AtWork {
             fresh: db.fresh().clone(),
             db,
-            poster,
+            poster: Arc::new(Poster { client, refusals, observer }),
             options,
             lanes: Lanes::default(),
             known: BTreeSet::new(),
-            posting: JoinSet::new(),
-            streams: HashMap::new(),
+            due: VecDeque::new(),
+            tasks: JoinSet::new(),
+            at_work: HashMap::new(),
+            requests: 0,
+            next_post: Instant::now(),
             posted: Vec::new(),
         };
         Ok(Self { task: tokio::spawn(at_work.run(stop)), stopping })
@@ -131,6 +142,29 @@ impl Drop for Relay {
     }
 }
 
+/// What is known of a stream's next events: the first is to be posted before the others.
+#[derive(Debug)]
+struct Lane {
+    entries: VecDeque<Entry>,
+    backoff: Backoff,
+}
+
+impl Lane {
+    fn new(entries: Vec<Entry>) -> Self {
+        Self { entries: entries.into(), backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX) }
+    }
+
+    fn first(&self) -> &Entry {
+        self.entries.front().expect("a lane without entries is given up")
+    }
+}
+
+/// A task of the relay's.
+struct Task {
+    lanes: Vec<Lane>,
+    is_request: bool,
+}
+
 struct AtWork {
     fresh: Arc<Fresh>,
     db: Db,
@@ -139,8 +173,14 @@ struct AtWork {
     lanes: Lanes<Entry>,
     /// In a lane, being posted, or posted and not yet removed.
     known: BTreeSet<i64>,
-    posting: JoinSet<Posted>,
-    streams: HashMap<Id, Arc<str>>,
+    /// To be posted with the next requests.
+    due: VecDeque<Lane>,
+    /// Each gives what became of the first entries of its lanes.
+    tasks: JoinSet<Vec<Outcome>>,
+    at_work: HashMap<Id, Task>,
+    /// How many of the tasks are requests to the store.
+    requests: usize,
+    next_post: Instant,
     posted: Vec<i64>,
 }
 
@@ -150,13 +190,15 @@ impl AtWork {
         search.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut old_enough = Duration::ZERO;
         let fresh = self.fresh.clone();
-        let removal = tokio::time::sleep(Duration::ZERO);
+        let removal = sleep(Duration::ZERO);
         tokio::pin!(removal);
         loop {
             let had_posted = !self.posted.is_empty();
+            let may_post = !self.due.is_empty() && self.requests < self.options.posts_max;
             tokio::select! {
                 () = fresh.arrived.notified() => self.accept(fresh.take()),
-                Some(ended) = self.posting.join_next_with_id(), if !self.posting.is_empty() => self.ended(ended),
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(ended),
+                () = sleep_until(self.next_post), if may_post => self.post(),
                 _ = search.tick() => {
                     self.search(old_enough).await;
                     old_enough = self.options.search_every;
@@ -175,8 +217,9 @@ impl AtWork {
             }
         }
         let ending = async {
-            while let Some(ended) = self.posting.join_next().await {
-                self.posted.extend(ended.unwrap_or_default().done);
+            while self.at_work.values().any(|task| task.is_request) {
+                let Some(ended) = self.tasks.join_next_with_id().await else { return };
+                self.ended(ended);
             }
         };
         // Whoever is still at it after this second is posted again by the next relay.
@@ -200,35 +243,90 @@ impl AtWork {
             }
         }
         for event in started {
-            self.work_on(&event.stream);
+            self.go_on(&event.stream);
         }
     }
 
-    fn work_on(&mut self, stream: &str) {
+    /// What waits on a stream is due.
+    fn go_on(&mut self, stream: &str) {
         let entries = self.lanes.take(stream);
-        if entries.is_empty() {
-            return;
+        if !entries.is_empty() {
+            self.due.push_back(Lane::new(entries));
         }
-        let (poster, db) = (self.poster.clone(), self.db.clone());
-        let task = self.posting.spawn(async move { poster.post_all(&db, entries).await });
-        self.streams.insert(task.id(), stream.into());
     }
 
-    fn ended(&mut self, ended: Result<(Id, Posted), JoinError>) {
-        let (task, posted) = ended.unwrap_or_else(|error| {
-            tracing::error!(%error, "posting panicked; its events are found again after a restart");
-            (error.id(), Posted::default())
+    /// Sends the next request.
+    fn post(&mut self) {
+        let (mut lanes, mut bytes) = (Vec::new(), 0);
+        while let Some(lane) = self.due.pop_front() {
+            bytes += lane.first().event.data.get().len();
+            if !lanes.is_empty() && (bytes > REQUEST_BYTES_MAX || lanes.len() == APPENDS_MAX) {
+                self.due.push_front(lane);
+                break;
+            }
+            lanes.push(lane);
+        }
+        self.next_post = Instant::now() + self.options.pace;
+        self.requests += 1;
+        let events: Vec<_> = lanes.iter().map(|lane: &Lane| lane.first().event.clone()).collect();
+        let poster = self.poster.clone();
+        let task = self.tasks.spawn(async move { poster.post(&events).await });
+        self.at_work.insert(task.id(), Task { lanes, is_request: true });
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Vec<Outcome>), JoinError>) {
+        let (task, outcomes) = ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "posting panicked; its events are posted again");
+            (error.id(), Vec::new())
         });
-        self.posted.extend(posted.done);
-        self.forget(&posted.refused);
-        if let Some(stream) = self.streams.remove(&task) {
-            self.work_on(&stream);
+        let Some(Task { lanes, is_request }) = self.at_work.remove(&task) else { return };
+        self.requests -= usize::from(is_request);
+        let unknown = std::iter::repeat_with(|| Outcome::Later);
+        for (lane, outcome) in lanes.into_iter().zip(outcomes.into_iter().chain(unknown)) {
+            self.proceed(lane, outcome);
         }
     }
 
-    fn forget(&mut self, ids: &[i64]) {
-        for id in ids {
-            self.known.remove(id);
+    /// Does with a lane what the outcome of its first entry asks for.
+    fn proceed(&mut self, mut lane: Lane, outcome: Outcome) {
+        let Entry { id, event } = lane.first().clone();
+        match outcome {
+            Outcome::Due => self.due.push_back(lane),
+            Outcome::Later => {
+                let pause = lane.backoff.pause();
+                let wait = async move {
+                    sleep(pause).await;
+                    vec![Outcome::Due]
+                };
+                let task = self.tasks.spawn(wait);
+                self.at_work.insert(task.id(), Task { lanes: vec![lane], is_request: false });
+            }
+            Outcome::Refused(refusal) => {
+                let (poster, db) = (self.poster.clone(), self.db.clone());
+                let decide = async move { vec![poster.refused(&db, id, &event, refusal).await] };
+                let task = self.tasks.spawn(decide);
+                self.at_work.insert(task.id(), Task { lanes: vec![lane], is_request: false });
+            }
+            Outcome::Done => {
+                self.posted.push(id);
+                self.advance(lane);
+            }
+            Outcome::Kept { noted } => {
+                if noted {
+                    self.known.remove(&id);
+                }
+                self.advance(lane);
+            }
+        }
+    }
+
+    /// Goes on with the entry after the first one.
+    fn advance(&mut self, mut lane: Lane) {
+        let first = lane.entries.pop_front();
+        if lane.entries.is_empty() {
+            first.iter().for_each(|entry| self.go_on(&entry.event.stream));
+        } else {
+            self.due.push_back(Lane::new(lane.entries.into()));
         }
     }
 
@@ -258,70 +356,15 @@ impl AtWork {
             return;
         }
         match remove(&self.db, &posted).await {
-            Ok(()) => self.forget(&posted),
+            Ok(()) => {
+                for id in posted {
+                    self.known.remove(&id);
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "posted events can't be removed from the outbox now");
                 self.posted = posted;
             }
-        }
-    }
-}
-
-/// What became of a stream's events, by their ids in the table.
-#[derive(Debug, Default)]
-struct Posted {
-    done: Vec<i64>,
-    refused: Vec<i64>,
-}
-
-struct Poster {
-    client: Client,
-    refusals: Arc<dyn Refusals>,
-    observer: Arc<dyn Observer>,
-    permits: Semaphore,
-}
-
-impl Poster {
-    /// Posts a stream's events one after the other, for as long as it takes.
-    async fn post_all(&self, db: &Db, entries: Vec<Entry>) -> Posted {
-        let mut posted = Posted::default();
-        for Entry { id, event } in entries {
-            let Err(refusal) = self.post(&event).await else {
-                posted.done.push(id);
-                continue;
-            };
-            let (stream, event_id, reason) = (&event.stream, &event.event_id, refusal.to_string());
-            tracing::error!(stream, event_id, reason, "the event store refuses an event; it stays in the outbox");
-            match refuse(db, id, reason).await {
-                Ok(()) => posted.refused.push(id),
-                Err(error) => tracing::warn!(%error, event_id, "a refusal can't be noted; a restart posts again"),
-            }
-        }
-        posted
-    }
-
-    /// Posts one event until the store has it, or has refused it and it is to be kept.
-    async fn post(&self, event: &Outgoing) -> Result<(), Refusal> {
-        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
-        loop {
-            let permit = self.permits.acquire().await;
-            let result = self.client.append(&event.stream, Expected::Any, std::slice::from_ref(event)).await;
-            drop(permit);
-            let reason = match result {
-                Ok(appended) => {
-                    self.observer.published(event, appended.replayed);
-                    return Ok(());
-                }
-                Err(ClientError::Refused(refusal)) => match self.refusals.refused(event, &refusal).await {
-                    Refused::Drop => return Ok(()),
-                    Refused::Keep => return Err(refusal),
-                    Refused::Later(reason) => reason,
-                },
-                Err(error) => error.to_string(),
-            };
-            let pause = backoff.pause();
-            tracing::debug!(reason, ?pause, stream = event.stream, "an event can't be posted now");
-            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -18,6 +18,7 @@ pub fn serve(inner: Arc<Inner>) -> String {
     let server = move || {
         let app = App::new().app_data(web::Data::from(inner.clone())).app_data(web::PayloadConfig::new(1 << 24));
         app.route("/events", web::get().to(events))
+            .route("/events", web::post().to(append_each))
             .route("/streams/{id}/events", web::post().to(append))
             .route("/streams/{id}/events", web::get().to(stream))
             .route("/sagas/{id}", web::get().to(saga))
@@ -69,6 +70,23 @@ async fn append(inner: web::Data<Inner>, stream: web::Path<String>, body: web::J
         Err((status, code)) => problem(status, code),
     };
     answered(&inner, answer)
+}
+
+async fn append_each(inner: web::Data<Inner>, body: web::Json<Value>) -> HttpResponse {
+    if let Some(failure) = arrived(&inner) {
+        return failure;
+    }
+    let one = |append: &Value| {
+        let stream = append["stream"].as_str().unwrap();
+        match inner.append(stream, &append["expected_version"], append["events"].as_array().unwrap()) {
+            Ok((version, replayed)) => {
+                json!({"stream": stream, "status": if replayed { 200 } else { 201 }, "version": version})
+            }
+            Err((status, code)) => json!({"stream": stream, "status": status, "problem": {"code": code}}),
+        }
+    };
+    let results: Vec<Value> = body["appends"].as_array().unwrap().iter().map(one).collect();
+    answered(&inner, HttpResponse::Ok().json(json!({"results": results})))
 }
 
 async fn stream(

@@ -1,12 +1,51 @@
 //! What every delivery and every settlement writes.
 
+use futures_util::FutureExt as _;
 use skald_core::ids::Shard;
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection, query::QueryAs, sqlite::SqliteArguments};
 
-use super::super::super::groups::rows::{Change, Cursor, Held, Seen, number};
+use super::super::{
+    super::{
+        StoreError,
+        groups::rows::{Change, Cursor, Held, Seen, number},
+    },
+    writer::{Writer, lazily},
+};
 
-/// Writes each change whose revision still holds, all in the transaction that is open.
+/// What moves a cursor, if its revision is still there.
+macro_rules! move_cursor {
+    () => {
+        "UPDATE consumer_cursors
+         SET looked_to = ?, in_hand = ?, owed = ?, consumer = ?, token = ?, lease_ms = ?, lease_until_us = ?,
+             losses = ?, moved_at_us = ?, revision = revision + 1
+         WHERE group_name = ? AND shard = ? AND revision = ?
+         RETURNING shard"
+    };
+}
+
+type MoveCursor<'q> = QueryAs<'q, Sqlite, (i32,), SqliteArguments>;
+
+/// Writes each change whose revision still holds, all or none.
 pub async fn change(
+    writer: &Writer,
+    group: &str,
+    seen: Option<Seen>,
+    changes: Vec<Change>,
+) -> Result<Vec<Shard>, StoreError> {
+    if let ([change], None) = (&*changes, &seen)
+        && change.hold.is_empty()
+        && change.release.is_empty()
+    {
+        // By far the most common, in one trip.
+        let moving = bind_cursor(sqlx::query_as(lazily!(move_cursor!())), group, &change.cursor);
+        let moved = writer.lazily_at_once(moving).await?;
+        return Ok(moved.into_iter().map(|_| change.cursor.shard).collect());
+    }
+    let group = group.to_owned();
+    writer.lazily(move |connection| change_all(connection, group, seen, changes).boxed()).await
+}
+
+async fn change_all(
     connection: &mut SqliteConnection,
     group: String,
     seen: Option<Seen>,
@@ -36,27 +75,24 @@ pub async fn change(
 }
 
 async fn move_cursor(connection: &mut SqliteConnection, group: &str, cursor: &Cursor) -> Result<bool, sqlx::Error> {
-    let moved = sqlx::query(
-        "UPDATE consumer_cursors
-         SET looked_to = ?, in_hand = ?, owed = ?, consumer = ?, token = ?, lease_ms = ?, lease_until_us = ?,
-             losses = ?, moved_at_us = ?, revision = revision + 1
-         WHERE group_name = ? AND shard = ? AND revision = ?",
-    )
-    .bind(cursor.looked_to)
-    .bind(cursor.in_hand.to_text())
-    .bind(cursor.owed.to_text())
-    .bind(&cursor.consumer)
-    .bind(cursor.token)
-    .bind(number(cursor.lease))
-    .bind(cursor.lease_until.as_micros())
-    .bind(cursor.losses)
-    .bind(cursor.moved_at.as_micros())
-    .bind(group)
-    .bind(cursor.shard.0)
-    .bind(cursor.revision)
-    .execute(connection)
-    .await?;
-    Ok(moved.rows_affected() == 1)
+    let moving = bind_cursor(sqlx::query_as(move_cursor!()), group, cursor);
+    Ok(moving.fetch_optional(connection).await?.is_some())
+}
+
+fn bind_cursor<'q>(query: MoveCursor<'q>, group: &str, cursor: &Cursor) -> MoveCursor<'q> {
+    query
+        .bind(cursor.looked_to)
+        .bind(cursor.in_hand.to_text())
+        .bind(cursor.owed.to_text())
+        .bind(cursor.consumer.clone())
+        .bind(cursor.token)
+        .bind(number(cursor.lease))
+        .bind(cursor.lease_until.as_micros())
+        .bind(cursor.losses)
+        .bind(cursor.moved_at.as_micros())
+        .bind(group.to_owned())
+        .bind(cursor.shard.0)
+        .bind(cursor.revision)
 }
 
 async fn hold(connection: &mut SqliteConnection, group: &str, held: Held) -> Result<(), sqlx::Error> {
