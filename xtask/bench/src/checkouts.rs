@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     disk,
+    flame::{self, Recording},
     harness::guard,
     load::{self, Asked, Load, Seen},
     report::{self, Leg, Report, Settings},
@@ -46,6 +47,10 @@ pub struct Options {
     /// Write a page with charts
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Then load Skald once more, on the first database with the most clients, and draw where its CPU time goes (SVG);
+    /// needs `perf`
+    #[arg(long, value_name = "FILE")]
+    flamegraph: Option<PathBuf>,
     /// See quickly whether it works at all: little of each; the figures say nothing
     #[arg(long)]
     smoke: bool,
@@ -131,7 +136,27 @@ pub async fn run(options: Options, ground: &Ground) -> Result<()> {
     }
     write(json.as_deref(), || report.json())?;
     write(html.as_deref(), || report::html(&report))?;
+    if let (Some(file), Some(&database)) = (&options.flamegraph, ground.databases.first()) {
+        let load = options.loads().max_by_key(|load| load.clients).context("there is no number of clients")?;
+        let drawn = flame_graph(&mut world, database, load).await?;
+        write(Some(file), || drawn)?;
+    }
     if smoke { scenarios::smoke(&mut world, &ground.databases).await } else { Ok(()) }
+}
+
+async fn flame_graph(world: &mut World, database: Database, load: Load) -> Result<String> {
+    let skald = world.skald(database);
+    let (asked, pid) = (skald.checkouts()?, skald.pid());
+    let mut recording = None;
+    load::run(&asked, load, async || {
+        if recording.is_none() {
+            recording = Some(Recording::start(pid, load.lasts, guard::folder())?);
+        }
+        Ok(())
+    })
+    .await?;
+    let whole = recording.context("a load has a begin")?.finish()?;
+    Ok(flame::svg(&whole, &format!("{}, {} clients", Subject::Skald(database).name(), load.clients)))
 }
 
 fn write(file: Option<&Path>, text: impl FnOnce() -> String) -> Result<()> {

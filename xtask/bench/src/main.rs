@@ -5,6 +5,7 @@
 
 mod checkouts;
 mod disk;
+mod flame;
 mod front;
 mod http;
 mod load;

@@ -182,6 +182,10 @@ impl Skald {
         Ok(reqwest::get(format!("{}/metrics", self.url)).await?.text().await?)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub fn address(&self) -> Result<SocketAddr> {
         address(&self.url)
     }
