@@ -182,6 +182,10 @@ impl Skald {
         Ok(reqwest::get(format!("{}/metrics", self.url)).await?.text().await?)
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }

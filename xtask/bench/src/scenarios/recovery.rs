@@ -65,18 +65,27 @@ pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findin
     let begun = Instant::now();
     scene.world.skald(scene.database).start_again().await;
     findings.note("listening_s", begun.elapsed().as_secs_f64());
-    let since_start = async |count: u64| {
-        while scene.world.participants.let_through_count().await? < count {
-            ensure!(begun.elapsed() < PATIENCE, "not {count} sagas were carried on within {PATIENCE:?}");
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        anyhow::Ok(begun.elapsed().as_secs_f64())
-    };
-    findings.note("first_call_s", since_start(1).await?);
-    findings.note("half_called_s", since_start(options.sagas.div_ceil(2)).await?);
-    findings.note("all_called_s", since_start(options.sagas).await?);
+    let ready = format!("{}/readyz", scene.world.skald(scene.database).url());
+    let is_ready = async || Ok(reqwest::get(&ready).await?.status().is_success());
+    let participants = &scene.world.participants;
+    let called = async |count: u64| since(begun, async || Ok(participants.let_through_count().await? >= count)).await;
+    // Neither waits for the other.
+    let (ready, first_call) = tokio::try_join!(since(begun, is_ready), called(1))?;
+    findings.note("ready_s", ready);
+    findings.note("first_call_s", first_call);
+    findings.note("half_called_s", called(options.sagas.div_ceil(2)).await?);
+    findings.note("all_called_s", called(options.sagas).await?);
     let after = scene.world.skald(scene.database).counters().await?.skald;
     findings.note("after_cpu_s", after.cpu.as_secs_f64());
     findings.note("after_resident_mib", after.resident_mib());
     Ok(())
+}
+
+/// How many seconds it takes from then until it is so.
+async fn since(begun: Instant, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<f64> {
+    while !is_so().await? {
+        ensure!(begun.elapsed() < PATIENCE, "the sagas were not carried on within {PATIENCE:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(begun.elapsed().as_secs_f64())
 }
