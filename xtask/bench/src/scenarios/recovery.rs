@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::json;
+use skald_figures::exposition;
 
 use super::{Findings, Scene};
 use crate::{load, order::Ending, progress, skald::ASYNCHRONOUS};
@@ -65,13 +66,16 @@ pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findin
     let begun = Instant::now();
     scene.world.skald(scene.database).start_again().await;
     findings.note("listening_s", begun.elapsed().as_secs_f64());
-    let ready = format!("{}/readyz", scene.world.skald(scene.database).url());
-    let is_ready = async || Ok(reqwest::get(&ready).await?.status().is_success());
+    let metrics = format!("{}/metrics", scene.world.skald(scene.database).url());
+    let has_taken_over = async || {
+        let metrics = reqwest::get(&metrics).await?.text().await?;
+        Ok(exposition::sum(&metrics, "shards_owned", |_| true) > 0.0)
+    };
     let participants = &scene.world.participants;
     let called = async |count: u64| since(begun, async || Ok(participants.let_through_count().await? >= count)).await;
     // Neither waits for the other.
-    let (ready, first_call) = tokio::try_join!(since(begun, is_ready), called(1))?;
-    findings.note("ready_s", ready);
+    let (taken_over, first_call) = tokio::try_join!(since(begun, has_taken_over), called(1))?;
+    findings.note("taken_over_s", taken_over);
     findings.note("first_call_s", first_call);
     findings.note("half_called_s", called(options.sagas.div_ceil(2)).await?);
     findings.note("all_called_s", called(options.sagas).await?);
