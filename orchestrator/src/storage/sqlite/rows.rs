@@ -197,7 +197,7 @@ fn own<'a>(of: &'a Transition, event: &'a NewEvent) -> Result<EventRow<'a>, BoxD
         event.occurred_at.as_micros(),
         event.actor.as_deref(),
         event.event.data().into(),
-        u16::try_from(event.event.schema_version())?,
+        event.event.schema_version(),
         event.origin.event_id.as_deref(),
         None,
         event.origin.causation_id.as_deref(),
