@@ -40,11 +40,12 @@ use self::problem::{Code, Problem};
 /// Every path of the API.
 pub fn routes(config: &mut web::ServiceConfig) {
     config.app_data(web::PathConfig::default().error_handler(bad_path));
+    // A request's path is held against one pattern after the other: those asked for most come first.
+    events::routes(config);
+    groups::routes(config);
     sagas::routes(config);
     admin::routes(config);
     definitions::routes(config);
-    events::routes(config);
-    groups::routes(config);
     operations::routes(config);
     internal::routes(config);
 }
