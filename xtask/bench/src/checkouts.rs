@@ -12,11 +12,13 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     disk,
+    flame::{self, Recording},
     harness::guard,
-    load::{self, Load, Seen},
+    load::{self, Asked, Load, Seen},
     report::{self, Leg, Report, Settings},
+    scenarios,
     skald::Database,
-    world::{self, Taken, World},
+    world::{Ground, Taken, World},
 };
 
 /// Between legs: what the one before left behind is not the next one's.
@@ -39,24 +41,16 @@ pub struct Options {
     /// Before each time, for how long it runs without being measured
     #[arg(long, default_value_t = 0.5)]
     warm_up: f64,
-    /// On which databases Skald is measured
-    #[arg(long, value_delimiter = ',', default_value = "postgres,sqlite")]
-    databases: Vec<Database>,
     /// Only Skald, without direct and front, and so without ratios
     #[arg(long)]
     only_skald: bool,
-    /// Another program of Skald than the one that was built
-    #[arg(long, value_name = "FILE")]
-    skald: Option<PathBuf>,
-    /// Added to Skald's configuration
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Write the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// Write a page with charts
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Then load Skald once more, on the first database with the most clients, and draw where its CPU time goes (SVG);
+    /// needs `perf`
+    #[arg(long, value_name = "FILE")]
+    flamegraph: Option<PathBuf>,
     /// See quickly whether it works at all: little of each; the figures say nothing
     #[arg(long)]
     smoke: bool,
@@ -65,9 +59,7 @@ pub struct Options {
 impl Options {
     /// Little of each kind, but all kinds.
     fn little(self) -> Self {
-        let file = |name| Some(guard::folder().join(name));
-        let (json, html) = (self.json.or_else(|| file("bench.json")), self.html.or_else(|| file("bench.html")));
-        Self { json, html, clients: vec![1, 8], declined: vec![0, 50], rounds: 1, seconds: 0.6, warm_up: 0.2, ..self }
+        Self { clients: vec![1, 8], declined: vec![0, 50], rounds: 1, seconds: 0.6, warm_up: 0.2, ..self }
     }
 
     fn loads(&self) -> impl Iterator<Item = Load> {
@@ -112,24 +104,20 @@ impl Serialize for Subject {
 /// # Errors
 ///
 /// Something cannot be started, an answer is wrong, or a report cannot be written.
-pub async fn run(options: Options) -> Result<()> {
+pub async fn run(options: Options, ground: &Ground) -> Result<()> {
     let smoke = options.smoke;
     let options = if smoke { options.little() } else { options };
-    let program = world::program(options.skald.as_deref())?;
-    let config = match &options.config {
-        Some(file) => fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
-        None => String::new(),
-    };
-    let mut world = World::start(&options.databases, &program, &config).await?;
+    let mut world = World::start(ground, "").await?;
     let plain = if options.only_skald { &[][..] } else { &[Subject::Direct, Subject::Front] };
     let subjects: Vec<Subject> =
-        plain.iter().copied().chain(options.databases.iter().copied().map(Subject::Skald)).collect();
+        plain.iter().copied().chain(ground.databases.iter().copied().map(Subject::Skald)).collect();
     let disk_sync = disk::sync_time(guard::folder())?;
     let mut legs = Vec::new();
     for round in 1..=options.rounds {
         for load in options.loads() {
             for &subject in &subjects {
-                let leg = measure(&mut world, subject, round, load).await;
+                let asked = world.asked(subject)?;
+                let leg = measure(&mut world, subject, &asked, round, load).await;
                 let leg = leg.with_context(|| format!("{}, {} clients", subject.name(), load.clients))?;
                 eprintln!("{}", leg.line());
                 legs.push(leg);
@@ -140,11 +128,35 @@ pub async fn run(options: Options) -> Result<()> {
     let settings = Settings { rounds: options.rounds, seconds: options.seconds, warm_up_seconds: options.warm_up };
     let report = Report::new(settings, disk_sync, &legs);
     print!("{}", report::table(&report));
+    let (mut json, mut html) = (ground.json.clone(), options.html.clone());
     if smoke {
         report.is_whole(&subjects)?;
+        json.get_or_insert_with(|| guard::folder().join("bench.json"));
+        html.get_or_insert_with(|| guard::folder().join("bench.html"));
     }
-    write(options.json.as_deref(), || report.json())?;
-    write(options.html.as_deref(), || report::html(&report))
+    write(json.as_deref(), || report.json())?;
+    write(html.as_deref(), || report::html(&report))?;
+    if let (Some(file), Some(&database)) = (&options.flamegraph, ground.databases.first()) {
+        let load = options.loads().max_by_key(|load| load.clients).context("there is no number of clients")?;
+        let drawn = flame_graph(&mut world, database, load).await?;
+        write(Some(file), || drawn)?;
+    }
+    if smoke { scenarios::smoke(&mut world, &ground.databases).await } else { Ok(()) }
+}
+
+async fn flame_graph(world: &mut World, database: Database, load: Load) -> Result<String> {
+    let skald = world.skald(database);
+    let (asked, pid) = (skald.checkouts()?, skald.pid());
+    let mut recording = None;
+    load::run(&asked, load, async || {
+        if recording.is_none() {
+            recording = Some(Recording::start(pid, load.lasts, guard::folder())?);
+        }
+        Ok(())
+    })
+    .await?;
+    let whole = recording.context("a load has a begin")?.finish()?;
+    Ok(flame::svg(&whole, &format!("{}, {} clients", Subject::Skald(database).name(), load.clients)))
 }
 
 fn write(file: Option<&Path>, text: impl FnOnce() -> String) -> Result<()> {
@@ -152,10 +164,14 @@ fn write(file: Option<&Path>, text: impl FnOnce() -> String) -> Result<()> {
     fs::write(file, text()).with_context(|| format!("cannot write {}", file.display()))
 }
 
-async fn measure(world: &mut World, subject: Subject, round: u32, load: Load) -> Result<Leg> {
-    let asked = world.asked(subject)?;
+/// One leg.
+///
+/// # Errors
+///
+/// The first wrong answer.
+pub async fn measure(world: &mut World, subject: Subject, asked: &Asked, round: u32, load: Load) -> Result<Leg> {
     let mut taken: Vec<Taken> = Vec::new();
-    let seen: Seen = load::run(&asked, load, async || {
+    let seen: Seen = load::run(asked, load, async || {
         taken.push(world.taken(subject).await?);
         Ok(())
     })

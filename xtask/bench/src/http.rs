@@ -31,14 +31,19 @@ struct Framed {
     body: usize,
 }
 
-/// A whole request with a JSON body.
-pub fn post(address: SocketAddr, path: &str, body: &[u8]) -> Vec<u8> {
+/// A whole request with a JSON body, and how the client prefers it to be answered.
+pub fn post(address: SocketAddr, path: &str, prefer: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nPrefer: wait=60\r\n\
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nPrefer: {prefer}\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()
+}
+
+/// A whole request without a body.
+pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
 }
 
 impl Connection {
@@ -102,7 +107,7 @@ mod tests {
             }
         });
         let mut connection = Connection::open(address).await.unwrap();
-        let request = post(address, "/x", b"{}");
+        let request = post(address, "/x", "wait=1", b"{}");
         let answer = connection.exchange(&request).await.unwrap();
         assert_eq!((answer.status, answer.body), (201, &b"abcde"[..]));
         let error = connection.exchange(&request).await.unwrap_err();

@@ -1,5 +1,5 @@
-//! The closed loop: each client starts its next checkout when it has the end of the one before, and holds each end
-//! against how it must be.
+//! Clients that ask for checkouts, each for its next one when it has the end of the one before, and hold each end against
+//! how it must be.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,7 @@ use skald_figures::Times;
 use tokio::task::JoinSet;
 
 use crate::{
-    http::{self, Connection},
+    http::Connection,
     order::{Ending, Order},
     services::Services,
 };
@@ -24,13 +24,21 @@ use crate::{
 const CHECKOUTS_MIN: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who is asked for checkouts.
+/// Who is asked for checkouts, and what for: first one that goes through, then one that is declined.
 #[derive(Clone, Debug)]
 pub enum Asked {
     /// The services themselves; the generator is the application.
-    Services(Services),
-    /// A server that takes the order in one request.
-    Server { address: SocketAddr, path: &'static str },
+    Services(Services, Arc<[Order; 2]>),
+    /// A server that takes an order in one request.
+    Server(SocketAddr, [Arc<Request>; 2]),
+}
+
+/// A request written beforehand, and what must be answered.
+#[derive(Debug)]
+pub struct Request {
+    pub bytes: Vec<u8>,
+    pub status: u16,
+    pub ending: Ending,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +75,20 @@ struct Phase {
     over: AtomicBool,
 }
 
-/// Runs it. `begins` and `ends` are called where counting does, while the clients go on.
+impl Load {
+    /// Where nothing is declined.
+    pub fn completing(clients: usize, lasts: Duration) -> Self {
+        Self { clients, declined_percent: 0, warm_up: lasts / 10, lasts }
+    }
+}
+
+impl Seen {
+    pub fn per_s(&self) -> f64 {
+        self.checkouts as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Keeps the clients busy for a time. `at_edge` is called where counting begins and where it ends, while they go on.
 ///
 /// # Errors
 ///
@@ -76,7 +97,8 @@ pub async fn run(asked: &Asked, load: Load, mut at_edge: impl AsyncFnMut() -> Re
     let phase = Arc::new(Phase::default());
     let mut clients = JoinSet::new();
     for number in 0..load.clients {
-        clients.spawn(client(asked.clone(), number, load.declined_percent, Arc::clone(&phase)));
+        // Clients do not decline in step.
+        clients.spawn(client(asked.clone(), number * 37, load.declined_percent, Arc::clone(&phase)));
     }
     let measuring = async {
         tokio::time::sleep(load.warm_up).await;
@@ -113,20 +135,46 @@ pub async fn run(asked: &Asked, load: Load, mut at_edge: impl AsyncFnMut() -> Re
     Ok(seen)
 }
 
-async fn client(asked: Asked, number: usize, declined_percent: u8, phase: Arc<Phase>) -> Result<Vec<Ended>> {
-    let orders = [Order::of(number, false), Order::of(number, true)];
-    let mut till = Till::open(&asked, &orders).await?;
+/// Makes the first of the requests so many times; `progress` is told of each.
+///
+/// # Errors
+///
+/// The first wrong answer.
+pub async fn repeat(
+    asked: &Asked,
+    clients: usize,
+    times: u64,
+    progress: impl Fn() + Clone + Send + 'static,
+) -> Result<()> {
+    let begun = Arc::new(AtomicU64::new(0));
+    let mut running = JoinSet::new();
+    for _ in 0..clients {
+        let (asked, begun, progress) = (asked.clone(), Arc::clone(&begun), progress.clone());
+        running.spawn(async move {
+            let mut till = Till::open(&asked).await?;
+            while begun.fetch_add(1, Ordering::Relaxed) < times {
+                till.checkout(false).await?;
+                progress();
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+async fn client(asked: Asked, first_turn: usize, declined_percent: u8, phase: Arc<Phase>) -> Result<Vec<Ended>> {
+    let mut till = Till::open(&asked).await?;
     let mut ended = Vec::new();
-    // Clients do not decline in step.
-    let mut turn = number * 37;
+    let mut turn = first_turn;
     while !phase.over.load(Ordering::Relaxed) {
         let declined = is_declined(turn, declined_percent);
         turn += 1;
         let begun = Instant::now();
-        let ending = till.checkout(&orders, declined).await?;
+        till.checkout(declined).await?;
         let took = begun.elapsed();
-        let expected = orders[usize::from(declined)].ending();
-        ensure!(ending == expected, "a checkout ended as {ending:?} and not as {expected:?}");
         if phase.counts.load(Ordering::Relaxed) {
             phase.counted.fetch_add(1, Ordering::Relaxed);
             ended.push(Ended { took, compensated: declined });
@@ -142,33 +190,45 @@ const fn is_declined(turn: usize, percent: u8) -> bool {
 }
 
 /// What a client has for its checkouts.
-enum Till {
-    Services(Services),
-    Server { connection: Connection, requests: [Vec<u8>; 2] },
+enum Till<'a> {
+    Services(&'a Services, &'a [Order; 2]),
+    Server(Connection, &'a [Arc<Request>; 2]),
 }
 
-impl Till {
-    async fn open(asked: &Asked, orders: &[Order; 2]) -> Result<Self> {
+impl<'a> Till<'a> {
+    async fn open(asked: &'a Asked) -> Result<Self> {
         match asked {
-            Asked::Services(services) => Ok(Self::Services(services.clone())),
-            Asked::Server { address, path } => {
-                let request = |order| anyhow::Ok(http::post(*address, path, &serde_json::to_vec(order)?));
-                let requests = [request(&orders[0])?, request(&orders[1])?];
-                Ok(Self::Server { connection: Connection::open(*address).await?, requests })
-            }
+            Asked::Services(services, orders) => Ok(Self::Services(services, orders)),
+            Asked::Server(address, requests) => Ok(Self::Server(Connection::open(*address).await?, requests)),
         }
     }
 
-    async fn checkout(&mut self, orders: &[Order; 2], declined: bool) -> Result<Ending> {
+    async fn checkout(&mut self, declined: bool) -> Result<()> {
+        let which = usize::from(declined);
         match self {
-            Self::Services(services) => services.checkout(&orders[usize::from(declined)]).await,
-            Self::Server { connection, requests } => {
-                let answer = connection.exchange(&requests[usize::from(declined)]).await?;
-                let text = || String::from_utf8_lossy(answer.body).into_owned();
-                ensure!(answer.status == 201, "a checkout was answered {}: {}", answer.status, text());
-                serde_json::from_slice(answer.body).with_context(text)
+            Self::Services(services, orders) => {
+                let (ending, expected) = (services.checkout(&orders[which]).await?, orders[which].ending());
+                ensure!(ending == expected, "a checkout ended as {ending:?} and not as {expected:?}");
+            }
+            Self::Server(connection, requests) => {
+                let answer = connection.exchange(&requests[which].bytes).await?;
+                requests[which].check(answer.status, answer.body)?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Request {
+    /// # Errors
+    ///
+    /// When this is not what must be answered.
+    pub fn check(&self, status: u16, body: &[u8]) -> Result<()> {
+        let text = || String::from_utf8_lossy(body).into_owned();
+        ensure!(status == self.status, "answered {status} and not {}: {}", self.status, text());
+        let ending: Ending = serde_json::from_slice(body).with_context(text)?;
+        ensure!(ending == self.ending, "ended as {ending:?} and not as {:?}: {}", self.ending, text());
+        Ok(())
     }
 }
 
@@ -181,6 +241,21 @@ mod tests {
         for percent in [0, 1, 10, 33, 100] {
             let declined = (0..1000).filter(|turn| is_declined(*turn, percent)).count();
             assert_eq!(declined, usize::from(percent) * 10);
+        }
+    }
+
+    #[test]
+    fn another_end_than_the_right_one_is_an_error() {
+        let request = Request { bytes: Vec::new(), status: 201, ending: Ending::completed(7) };
+        let right = br#"{"id": "x", "status": "completed", "output": {"total": 7}}"#;
+        request.check(201, right).unwrap();
+        for (status, body) in [
+            (202, &right[..]),
+            (201, br#"{"status": "completed", "output": {"total": 8}}"#),
+            (201, br#"{"status": "compensated", "output": null}"#),
+            (201, b"no JSON"),
+        ] {
+            request.check(status, body).unwrap_err();
         }
     }
 }

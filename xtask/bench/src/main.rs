@@ -5,12 +5,15 @@
 
 mod checkouts;
 mod disk;
+mod flame;
 mod front;
 mod http;
 mod load;
 mod order;
 mod participants;
+mod progress;
 mod report;
+mod scenarios;
 mod serve;
 mod services;
 mod skald;
@@ -37,21 +40,29 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
+use self::{scenarios::Scenario, world::Ground};
+
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench", about, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
+    ground: Ground,
+    #[command(flatten)]
     checkouts: checkouts::Options,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(hide = true)]
     /// The services that a checkout calls, in memory; started by the others.
     Participants,
+    #[command(hide = true)]
     /// A service that makes a checkout's calls itself; started by the others.
     Front(FrontOptions),
+    #[command(flatten)]
+    Scenario(Scenario),
 }
 
 #[derive(Debug, Args)]
@@ -62,11 +73,12 @@ struct FrontOptions {
 }
 
 fn main() -> ExitCode {
-    let Arguments { command, checkouts } = Arguments::parse();
+    let Arguments { command, ground, checkouts } = Arguments::parse();
     let result = match command {
         Some(Command::Participants) => System::new().block_on(serve::participants()),
         Some(Command::Front(FrontOptions { participants })) => System::new().block_on(serve::front(&participants)),
-        None => measure(checkouts::run(checkouts)),
+        Some(Command::Scenario(scenario)) => measure(scenarios::run(&scenario, &ground)),
+        None => measure(checkouts::run(checkouts, &ground)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

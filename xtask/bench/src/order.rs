@@ -11,6 +11,9 @@ pub struct Order {
     pub customer_id: String,
     pub items: Vec<Item>,
     pub payment: Payment,
+    /// As long as is wanted; no service needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -25,10 +28,11 @@ pub struct Payment {
     pub token: String,
 }
 
-/// How a checkout ended.
+/// How a checkout ended, if it has.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    Running,
     Completed,
     Compensated,
 }
@@ -47,16 +51,22 @@ pub struct Output {
 }
 
 impl Order {
-    pub fn of(customer: usize, declined: bool) -> Self {
+    pub fn new(declined: bool) -> Self {
         let item = |product: &str, quantity| Item { product_id: product.to_owned(), quantity };
         Self {
-            customer_id: format!("c-{customer}"),
+            customer_id: "c-1".to_owned(),
             items: vec![item("p-1", 1), item("p-2", 2)],
             payment: Payment {
                 method: "card".to_owned(),
                 token: if declined { DECLINED_TOKEN } else { "tok_ok" }.to_owned(),
             },
+            note: None,
         }
+    }
+
+    /// One that goes through and one that is declined.
+    pub fn both() -> [Self; 2] {
+        [Self::new(false), Self::new(true)]
     }
 
     /// How it must end.
@@ -67,6 +77,9 @@ impl Order {
 
 impl Ending {
     pub const COMPENSATED: Self = Self { status: Status::Compensated, output: None };
+    pub const RUNNING: Self = Self { status: Status::Running, output: None };
+    /// Where the definition has no output.
+    pub const DONE: Self = Self { status: Status::Completed, output: None };
 
     pub const fn completed(total: u64) -> Self {
         Self { status: Status::Completed, output: Some(Output { total }) }

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use actix_web::{
@@ -65,9 +68,22 @@ struct Stock {
     items: Vec<Item>,
 }
 
+/// A dependency of the services that is down as long as it is said to be.
+#[derive(Debug, Default)]
+pub struct Dependency {
+    is_down: AtomicBool,
+    let_through: AtomicU64,
+}
+
 /// All three services, each under its name.
 pub fn routes(config: &mut ServiceConfig) {
     config
+        .route("/catalog/held", web::post().to(held))
+        .route("/catalog/accepted", web::post().to(HttpResponse::Accepted))
+        .route("/catalog/steps/{step}", web::post().to(done))
+        .route("/hold", web::post().to(hold))
+        .route("/let_through", web::post().to(let_through))
+        .route("/count", web::post().to(count))
         .route("/catalog/stock/verify", web::post().to(verify))
         .route("/catalog/stock/reserve", web::post().to(reserve))
         .route("/catalog/stock/release", web::post().to(done))
@@ -103,6 +119,29 @@ async fn confirm(request: HttpRequest, answers: Data<Answers>, order: Json<Value
 
 async fn done(request: HttpRequest, answers: Data<Answers>, _body: Json<Value>) -> HttpResponse {
     respond(&request, &answers, || ok(&json!({"done": true})))
+}
+
+/// Each saga calls it once when it is up.
+async fn held(dependency: Data<Dependency>, _body: Json<Value>) -> HttpResponse {
+    if dependency.is_down.load(Ordering::Relaxed) {
+        return HttpResponse::ServiceUnavailable().finish();
+    }
+    dependency.let_through.fetch_add(1, Ordering::Relaxed);
+    HttpResponse::Ok().json(true)
+}
+
+async fn hold(dependency: Data<Dependency>) -> Json<u64> {
+    dependency.is_down.store(true, Ordering::Relaxed);
+    Json(dependency.let_through.swap(0, Ordering::Relaxed))
+}
+
+async fn let_through(dependency: Data<Dependency>) -> Json<u64> {
+    dependency.is_down.store(false, Ordering::Relaxed);
+    count(dependency).await
+}
+
+async fn count(dependency: Data<Dependency>) -> Json<u64> {
+    Json(dependency.let_through.load(Ordering::Relaxed))
 }
 
 fn respond(request: &HttpRequest, answers: &Answers, answer: impl FnOnce() -> Answer) -> HttpResponse {

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::{
     front,
-    participants::{self, Answers},
+    participants::{self, Answers, Dependency},
     services::Services,
 };
 
@@ -16,7 +16,10 @@ const ANY_PORT: &str = "127.0.0.1:0";
 
 pub async fn participants() -> Result<()> {
     let answers = Data::new(Answers::new());
-    let server = HttpServer::new(move || App::new().app_data(answers.clone()).configure(participants::routes));
+    let dependency = Data::new(Dependency::default());
+    let server = HttpServer::new(move || {
+        App::new().app_data(answers.clone()).app_data(dependency.clone()).configure(participants::routes)
+    });
     let server = server.bind(ANY_PORT)?;
     announce("participants", &server.addrs());
     Ok(server.run().await?)

@@ -66,7 +66,7 @@ impl Services {
     /// When a service does not answer, or not as it must.
     pub async fn checkout(&self, order: &Order) -> Result<Ending> {
         let id = Uuid::new_v4().to_string();
-        let Order { customer_id, items, payment } = order;
+        let Order { customer_id, items, payment, .. } = order;
         let store_id = None;
         self.call(&id, "verify_stock", "/catalog/stock/verify", &Verification { store_id, items }).await?;
         let reservation = Reservation { order_id: &id, store_id, items };

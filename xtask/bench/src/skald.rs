@@ -1,20 +1,37 @@
 //! Skald as its users start it, on a database of its own, and what it and its database count.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::Value;
 use skald_figures::exposition;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::{
     harness::{cluster::Cluster, process::Process},
+    http,
+    load::{Asked, Request},
+    order::{Ending, Order},
     usage::{Processes, Usage},
 };
 
 const DEFINITION: &str = include_str!("definition.yaml");
-pub const PATH: &str = "/sagas/bench-checkout";
+pub const CHECKOUT: &str = "bench-checkout";
+/// Awaits the end of the saga.
+pub const AWAITED: &str = "wait=60";
+/// Does not.
+pub const ASYNCHRONOUS: &str = "respond-async";
+/// At the address of a server: any port.
+const ANY_PORT: &str = "127.0.0.1:0";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -29,6 +46,8 @@ pub struct Skald {
     process: Process,
     url: String,
     server: Option<Server>,
+    command: Vec<OsString>,
+    folder: PathBuf,
 }
 
 /// What a start of Skald needs.
@@ -59,6 +78,7 @@ pub struct Counters {
     pub server: Option<ServerCounters>,
 }
 
+/// Of PostgreSQL.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerCounters {
     pub usage: Usage,
@@ -86,15 +106,88 @@ impl Skald {
                 (server.cluster.url(), Some(server))
             }
         };
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SKALD_")) {
-            command.env_remove(name);
-        }
-        command.env("NO_COLOR", "1").args(["serve", "--listen", "127.0.0.1:0", "--database-url", &url, "--config"]);
-        command.arg(&file).arg("--definitions").arg(&definitions);
-        let mut process = Process::start("skald", &mut command, folder);
-        let url = process.url().await;
-        Ok(Self { process, url, server })
+        let words: [&OsStr; 9] = [
+            program.as_ref(),
+            "serve".as_ref(),
+            "--database-url".as_ref(),
+            url.as_ref(),
+            "--config".as_ref(),
+            file.as_ref(),
+            "--definitions".as_ref(),
+            definitions.as_ref(),
+            "--listen".as_ref(),
+        ];
+        let command: Vec<OsString> = words.map(OsStr::to_owned).to_vec();
+        let (process, url) = serve(&command, ANY_PORT, folder).await;
+        Ok(Self { process, url, server, command, folder: folder.to_owned() })
+    }
+
+    /// Without a chance to finish anything.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on its database, at its address. Returns when it listens.
+    pub async fn start_again(&mut self) {
+        let listen = self.url.trim_start_matches("http://").to_owned();
+        (self.process, self.url) = serve(&self.command, &listen, &self.folder).await;
+    }
+
+    /// Starts of a definition, to be answered so.
+    pub fn starts(
+        &self,
+        definition: &str,
+        prefer: &str,
+        input: &impl Serialize,
+        ending: Ending,
+    ) -> Result<Arc<Request>> {
+        let path = format!("/sagas/{definition}");
+        let bytes = http::post(address(&self.url)?, &path, prefer, &serde_json::to_vec(input)?);
+        Ok(Arc::new(Request { bytes, status: if ending == Ending::RUNNING { 202 } else { 201 }, ending }))
+    }
+
+    /// Nothing but this, however often.
+    pub fn asked_for(&self, request: &Arc<Request>) -> Result<Asked> {
+        Ok(Asked::Server(address(&self.url)?, [Arc::clone(request), Arc::clone(request)]))
+    }
+
+    /// The checkout that is measured.
+    pub fn checkouts(&self) -> Result<Asked> {
+        let [completed, declined] = Order::both().map(|order| self.starts(CHECKOUT, AWAITED, &order, order.ending()));
+        Ok(Asked::Server(address(&self.url)?, [completed?, declined?]))
+    }
+
+    pub async fn register(&self, definition: &Value) -> Result<()> {
+        let url = format!("{}/definitions/{}", self.url, definition["name"].as_str().context("it has no name")?);
+        let answer = reqwest::Client::new().put(url).json(definition).send().await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "a definition was answered {status}: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// The answer to a GET.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        let answer = reqwest::get(format!("{}{path}", self.url)).await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "{path} was answered {status}");
+        Ok(answer.json().await?)
+    }
+
+    /// The sum of one of its metrics.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        Ok(exposition::sum(&self.metrics().await?, name, |_| true))
+    }
+
+    async fn metrics(&self) -> Result<String> {
+        Ok(reqwest::get(format!("{}/metrics", self.url)).await?.text().await?)
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     pub fn address(&self) -> Result<SocketAddr> {
@@ -102,7 +195,7 @@ impl Skald {
     }
 
     pub async fn counters(&mut self) -> Result<Counters> {
-        let metrics = reqwest::get(format!("{}/metrics", self.url)).await?.text().await?;
+        let metrics = self.metrics().await?;
         let sum = |name| exposition::sum(&metrics, name, |_| true);
         Ok(Counters {
             skald: Processes::One(self.process.pid()).usage()?,
@@ -114,6 +207,18 @@ impl Skald {
             },
         })
     }
+}
+
+async fn serve(command: &[OsString], listen: &str, folder: &Path) -> (Process, String) {
+    let (program, words) = command.split_first().expect("a command begins with a program");
+    let mut command = Command::new(program);
+    // What is meant for the bench is no configuration.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SKALD_")) {
+        command.env_remove(name);
+    }
+    let mut process = Process::start("skald", command.env("NO_COLOR", "1").args(words).arg(listen), folder);
+    let url = process.url().await;
+    (process, url)
 }
 
 /// Of a URL without a path.

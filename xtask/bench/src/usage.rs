@@ -38,6 +38,12 @@ impl Processes {
     }
 }
 
+impl Usage {
+    pub fn resident_mib(self) -> f64 {
+        self.resident_kib as f64 / 1024.0
+    }
+}
+
 impl Sub for Usage {
     type Output = Self;
 

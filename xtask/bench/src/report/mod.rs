@@ -113,12 +113,8 @@ impl Leg {
             self.load.clients,
             self.load.declined_percent,
             self.subject.name(),
-            self.per_s()
+            self.seen.per_s()
         )
-    }
-
-    fn per_s(&self) -> f64 {
-        self.seen.checkouts as f64 / self.seen.took.as_secs_f64()
     }
 
     fn is_like(&self, other: &Self) -> bool {
@@ -184,27 +180,32 @@ impl Report {
 }
 
 impl Row {
+    /// Of one leg alone.
+    pub fn of_one(leg: &Leg) -> Self {
+        Self::of(leg, std::slice::from_ref(leg))
+    }
+
     /// The row of this leg and those like it in the other rounds.
     fn of(leg: &Leg, all: &[Leg]) -> Self {
         let like: Vec<&Leg> = all.iter().filter(|it| it.is_like(leg)).collect();
         let own: Vec<&Leg> = like.iter().copied().filter(|it| it.subject == leg.subject).collect();
         let direct = |round| like.iter().find(|it| it.subject == Subject::Direct && it.round == round);
-        let ratios = own.iter().filter_map(|it| Some(it.per_s() / direct(it.round)?.per_s()));
+        let ratios = own.iter().filter_map(|it| Some(it.seen.per_s() / direct(it.round)?.seen.per_s()));
         let mut times = Times::default();
         own.iter().for_each(|it| times.add(&it.seen.times));
-        let resident = own.iter().filter_map(|it| Some(it.skald()?.1.skald.resident_kib)).max();
+        let resident = own.iter().filter_map(|it| Some(it.skald()?.1.skald.resident_mib())).max_by(f64::total_cmp);
         Self {
             subject: leg.subject,
             clients: leg.load.clients,
             declined_percent: leg.load.declined_percent,
             checkouts: own.iter().map(|it| it.seen.checkouts).sum(),
             compensated: own.iter().map(|it| it.seen.compensated).sum(),
-            checkouts_per_s: Range::of(own.iter().map(|it| it.per_s())).expect("the leg itself is among them"),
+            checkouts_per_s: Range::of(own.iter().map(|it| it.seen.per_s())).expect("the leg itself is among them"),
             ratio_to_direct: Range::of(ratios),
             latency: times.spread().expect("a load without a checkout is an error"),
             latency_curve: times.curve(),
             per_checkout: PerCheckout::of(&own),
-            skald_resident_mib: resident.map(|kib| kib as f64 / 1024.0),
+            skald_resident_mib: resident,
         }
     }
 }
@@ -226,7 +227,7 @@ impl Range {
 
 impl PerCheckout {
     /// Of all processes.
-    fn cpu_us(&self) -> f64 {
+    pub fn cpu_us(&self) -> f64 {
         let Self { cpu_generator_us, cpu_participants_us, cpu_front_us, cpu_skald_us, cpu_database_us, .. } = *self;
         let perhaps: f64 = [cpu_front_us, cpu_skald_us, cpu_database_us].iter().flatten().sum();
         cpu_generator_us + cpu_participants_us + perhaps

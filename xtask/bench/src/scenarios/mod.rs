@@ -1,0 +1,143 @@
+//! What else a server goes through than a steady load: each scenario a question of its own, on each database.
+
+mod dag;
+mod ended;
+mod findings;
+mod idle;
+mod overload;
+mod payload;
+mod recovery;
+mod waiting;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+
+pub use self::findings::Findings;
+use crate::{
+    checkouts::{self, Subject},
+    load::{Asked, Load},
+    report::Row,
+    skald::Database,
+    world::{Ground, World},
+};
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Scenario {
+    /// More checkouts arrive than can be carried out
+    Overload(overload::Options),
+    /// Nothing happens
+    Idle(idle::Options),
+    /// Many sagas wait for their participants
+    Waiting(waiting::Options),
+    /// Many sagas have ended
+    Ended(ended::Options),
+    /// Skald is killed while a participant is down and sagas have piled up
+    Recovery(recovery::Options),
+    /// Large inputs
+    Payload(payload::Options),
+    /// Sagas of many steps
+    Dag(dag::Options),
+}
+
+/// Where a scenario takes place.
+pub struct Scene<'a> {
+    pub world: &'a mut World,
+    pub database: Database,
+}
+
+impl Scene<'_> {
+    /// Checkouts, and what they take.
+    async fn measure(&mut self, load: Load) -> Result<Row> {
+        let asked = self.world.skald(self.database).checkouts()?;
+        self.measure_asked(&asked, load).await
+    }
+
+    async fn measure_asked(&mut self, asked: &Asked, load: Load) -> Result<Row> {
+        let subject = Subject::Skald(self.database);
+        Ok(Row::of_one(&checkouts::measure(self.world, subject, asked, 1, load).await?))
+    }
+}
+
+impl Scenario {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Overload(_) => "overload",
+            Self::Idle(_) => "idle",
+            Self::Waiting(_) => "waiting",
+            Self::Ended(_) => "ended",
+            Self::Recovery(_) => "recovery",
+            Self::Payload(_) => "payload",
+            Self::Dag(_) => "dag",
+        }
+    }
+
+    /// What it needs in Skald's configuration.
+    fn config(&self) -> String {
+        match self {
+            Self::Recovery(options) => options.config(),
+            Self::Overload(_) | Self::Idle(_) | Self::Waiting(_) | Self::Ended(_) | Self::Payload(_) | Self::Dag(_) => {
+                String::new()
+            }
+        }
+    }
+
+    async fn on(&self, mut scene: Scene<'_>, findings: &mut Findings) -> Result<()> {
+        match self {
+            Self::Overload(options) => overload::run(options, &mut scene, findings).await,
+            Self::Idle(options) => idle::run(options, &mut scene, findings).await,
+            Self::Waiting(options) => waiting::run(options, &mut scene, findings).await,
+            Self::Ended(options) => ended::run(options, &mut scene, findings).await,
+            Self::Recovery(options) => recovery::run(options, &mut scene, findings).await,
+            Self::Payload(options) => payload::run(options, &mut scene, findings).await,
+            Self::Dag(options) => dag::run(options, &mut scene, findings).await,
+        }
+    }
+
+    /// All of them, as small as they can be.
+    fn little() -> [Self; 7] {
+        [
+            Self::Overload(overload::Options::little()),
+            Self::Idle(idle::Options::little()),
+            Self::Waiting(waiting::Options::little()),
+            Self::Ended(ended::Options::little()),
+            Self::Recovery(recovery::Options::little()),
+            Self::Payload(payload::Options::little()),
+            Self::Dag(dag::Options::little()),
+        ]
+    }
+}
+
+/// Plays it on each database, alone in a fresh world, and reports.
+///
+/// # Errors
+///
+/// Something cannot be started, an answer is wrong, or a report cannot be written.
+pub async fn run(scenario: &Scenario, ground: &Ground) -> Result<()> {
+    let mut findings = Findings::default();
+    for &database in &ground.databases {
+        let mut world = World::start(&ground.with_only(database), &scenario.config()).await?;
+        let scene = Scene { world: &mut world, database };
+        findings.begin(scenario.name(), database);
+        scenario.on(scene, &mut findings).await.with_context(|| format!("{} on {database:?}", scenario.name()))?;
+    }
+    print!("{}", findings.table());
+    findings.write(ground.json.as_deref())
+}
+
+/// Plays them all in this world, to see whether they work.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub async fn smoke(world: &mut World, databases: &[Database]) -> Result<()> {
+    let mut findings = Findings::default();
+    for scenario in Scenario::little() {
+        for &database in databases {
+            findings.begin(scenario.name(), database);
+            let scene = Scene { world, database };
+            scenario.on(scene, &mut findings).await.with_context(|| format!("{} on {database:?}", scenario.name()))?;
+        }
+    }
+    print!("{}", findings.table());
+    findings.are_whole()
+}

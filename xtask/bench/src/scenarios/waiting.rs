@@ -1,0 +1,70 @@
+//! Sagas that wait for their participants, for hours or days, must cost those that do not wait nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::{Findings, Scene};
+use crate::{
+    load::{self, Load},
+    order::Ending,
+    progress,
+    skald::ASYNCHRONOUS,
+};
+
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// That wait
+    #[arg(long, default_value_t = 100_000)]
+    sagas: u64,
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// For how long checkouts are measured, before and after
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+}
+
+impl Options {
+    pub const fn little() -> Self {
+        Self { sagas: 50, clients: 4, seconds: 0.3 }
+    }
+}
+
+pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findings) -> Result<()> {
+    let before = measure(options, scene, findings, "before").await?;
+    let skald = scene.world.skald(scene.database);
+    skald
+        .register(&json!({
+            "apiVersion": "skald/v1",
+            "name": "bench-waiting",
+            "version": 1,
+            "deadline": "24h",
+            "steps": [{
+                "id": "wait",
+                "call": {"service": "catalog", "method": "POST", "path": "/accepted", "body": {}},
+                "effect": "none",
+            }],
+        }))
+        .await?;
+    let start = skald.starts("bench-waiting", ASYNCHRONOUS, &json!({}), Ending::RUNNING)?;
+    let asked = skald.asked_for(&start)?;
+    let bar = progress::bar("waiting sagas", options.sagas);
+    let of_bar = bar.clone();
+    load::repeat(&asked, options.clients, options.sagas, move || of_bar.inc(1)).await?;
+    bar.finish_and_clear();
+    findings.note("waiting_sagas", skald.metric("active_sagas").await?);
+    findings.note("sagas_in_memory", skald.metric("sagas_resident").await?);
+    let after = measure(options, scene, findings, "beside_waiting").await?;
+    findings.note("ratio_to_before", after / before);
+    Ok(())
+}
+
+/// Checkouts per second.
+async fn measure(options: &Options, scene: &mut Scene<'_>, findings: &mut Findings, when: &str) -> Result<f64> {
+    let load = Load::completing(options.clients, Duration::from_secs_f64(options.seconds));
+    let row = scene.measure(load).await?;
+    findings.note_row(when, &row);
+    Ok(row.checkouts_per_s.median)
+}
