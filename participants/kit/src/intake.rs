@@ -31,7 +31,7 @@ pub struct IntakeOptions {
 
 impl Default for IntakeOptions {
     fn default() -> Self {
-        Self { unsettled_max: 1000, streams_max: 128, wait: Duration::from_secs(10), pace: Duration::from_millis(3) }
+        Self { unsettled_max: 1000, streams_max: 128, wait: Duration::from_secs(10), pace: Duration::from_millis(1) }
     }
 }
 

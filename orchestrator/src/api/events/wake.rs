@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Under load commits come faster than anybody should look, and what has come meanwhile is read together.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(3);
 
 /// Who looked in vain looks again when so much time has passed and anything was committed.
 const LOOK_AFTER: Duration = Duration::from_secs(1);

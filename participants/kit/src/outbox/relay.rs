@@ -55,7 +55,7 @@ pub struct RelayOptions {
 
 impl Default for RelayOptions {
     fn default() -> Self {
-        Self { posts_max: 16, pace: Duration::from_millis(5), search_every: Duration::from_secs(5) }
+        Self { posts_max: 16, pace: Duration::from_millis(1), search_every: Duration::from_secs(5) }
     }
 }
 

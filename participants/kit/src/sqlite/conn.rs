@@ -37,7 +37,15 @@ impl Conn {
         conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let conn = Self(conn);
         if purpose == Purpose::Write {
-            for sql in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"] {
+            for sql in [
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA foreign_keys = ON",
+                // In pages, 16 MiB: carrying the log over to the file costs syncs of its own, so it should be rare.
+                "PRAGMA wal_autocheckpoint = 4000",
+                // In bytes: what the log's file is cut back to.
+                "PRAGMA journal_size_limit = 67108864",
+            ] {
                 conn.run(sql)?;
             }
         }
