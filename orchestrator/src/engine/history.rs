@@ -45,3 +45,39 @@ fn recorded<'a>(batch: &'a Batch, transition: &'a Transition) -> impl Iterator<I
         event: event.event.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use skald_core::{
+        ids::{Epoch, Shard},
+        shard::batch::Fence,
+    };
+
+    use super::*;
+    use crate::storage::conformance::sample::Saga;
+
+    #[test]
+    fn a_stream_is_whole_or_it_is_none() {
+        let fences = vec![Fence { shard: Shard(0), epoch: Epoch(3) }];
+        let mut saga = Saga::new(0, 1);
+        let batches = [saga.create(), saga.step(), saga.complete()].map(|transition| {
+            Arc::new(Batch { fences: fences.clone(), transitions: vec![transition], appends: vec![] })
+        });
+        let of = |batches: &[&Arc<Batch>]| {
+            let mut history = History::default();
+            batches.iter().for_each(|batch| history.push(batch, 0));
+            history.into_started()
+        };
+        let [created, stepped, completed] = &batches;
+        let whole = of(&[created, stepped, completed]).unwrap();
+        assert_eq!(whole.row, saga.row);
+        let stream = whole.stream.unwrap();
+        assert_eq!(stream.last().unwrap().version, saga.row.version);
+        assert!(stream.iter().all(|recorded| recorded.epoch == Epoch(3) && recorded.stream == saga.id()));
+        for partial in [&[created, completed][..], &[stepped, completed]] {
+            let started = of(partial).unwrap();
+            assert_eq!((started.row, started.stream.is_none()), (saga.row.clone(), true));
+        }
+        assert!(of(&[]).is_none());
+    }
+}

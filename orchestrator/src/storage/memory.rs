@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -35,6 +35,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     kept: Mutex<Kept>,
     down: AtomicBool,
+    streams_read: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +88,12 @@ impl MemoryStore {
             head: 0,
         };
         let kept = Kept { shards: (0..shards).map(row).collect(), ..Kept::default() };
-        Self { clock, kept: Mutex::new(kept), down: AtomicBool::new(false) }
+        Self { clock, kept: Mutex::new(kept), down: AtomicBool::new(false), streams_read: AtomicUsize::new(0) }
+    }
+
+    /// How often whole streams were read.
+    pub fn streams_read(&self) -> usize {
+        self.streams_read.load(Ordering::Relaxed)
     }
 
     /// From now on every call fails as if the database were gone, or none does.
@@ -346,6 +352,7 @@ impl Store for MemoryStore {
     }
 
     async fn streams(&self, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
+        self.streams_read.fetch_add(1, Ordering::Relaxed);
         let kept = self.up()?;
         Ok(sagas.iter().filter_map(|saga| kept.streams.get(saga)).cloned().collect())
     }

@@ -20,7 +20,7 @@ pub mod subjects;
 mod wellformed;
 
 #[cfg(test)]
-mod conformance;
+pub mod conformance;
 
 use std::{fmt, sync::Arc};
 

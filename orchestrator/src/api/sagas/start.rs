@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn what_was_waited_for_is_answered_as_it_would_be_read_and_not_read() {
+        let server = TestServer::start().await;
+        for (answer, status) in [(200, "completed"), (402, "compensated")] {
+            let body = json!({"code": "card_declined", "detail": "the bank says no"});
+            server.participants.answer("process_payment:action", super::super::super::testing::answered(answer, body));
+            let reads = server.store.streams_read();
+            let started = server.post("/sagas/checkout", &order()).await;
+            assert_eq!((started.status, &started.body["status"]), (201, &json!(status)), "{}", started.text);
+            assert_eq!(server.store.streams_read(), reads);
+            assert_eq!(started.body, server.get(&format!("/sagas/{}", started.id())).await.body);
+        }
+    }
+
+    #[actix_web::test]
     async fn one_key_is_one_saga_also_for_fifty_at_once_10() {
         let server = TestServer::start().await;
         let replies = join_all((0..50).map(|_| keyed(&server, "same", json!({"a": 1}), "respond-async"))).await;

@@ -49,7 +49,7 @@ pub struct LogEvent {
     pub name: Option<Arc<str>>,
     /// 1 for the first event of the stream.
     pub version: u64,
-    /// The engine's word; [`APPENDED`](skald_core::shard::batch::APPENDED) for a stream that is no saga.
+    /// The engine's word; [`APPENDED`] for a stream that is no saga.
     pub kind: Arc<str>,
     pub type_name: Arc<str>,
     pub occurred_at: Timestamp,
