@@ -94,15 +94,13 @@ fn parameters(sql: &str) -> usize {
 }
 
 /// The plans of statements, prepared in this session while the tables are empty: then, when they have filled, and when
-/// that is known.
+/// that is known, which is told with each. Until then the server may make a plan anew at any time, on a guess.
 async fn plans(
     database: &Database,
     session: PgConnectOptions,
     statements: &[(&'static str, String)],
-) -> Vec<(&'static str, String)> {
+) -> Vec<(&'static str, String, bool)> {
     let store = store(database, 2, Millis(60_000)).await;
-    // Between its vacuum and its analysis of a table that has just grown, a plan would be made on a guess.
-    database.execute("ALTER TABLE consumer_held SET (autovacuum_enabled = off)").await.unwrap();
     let mut session = session.connect().await.unwrap();
     for (name, sql) in statements {
         sqlx::raw_sql(AssertSqlSafe(format!("PREPARE {name} AS {sql}"))).execute(&mut session).await.unwrap();
@@ -110,7 +108,7 @@ async fn plans(
     let mut plans = Vec::new();
     for stage in 0..3 {
         for (name, sql) in statements {
-            plans.push((*name, plan_of(&mut session, name, parameters(sql)).await));
+            plans.push((*name, plan_of(&mut session, name, parameters(sql)).await, stage == 2));
         }
         match stage {
             0 => {
@@ -136,7 +134,7 @@ async fn the_commits_plans_go_by_indexes_whatever_the_tables_hold() {
     let database = Database::create(Backend::Postgres).await;
     let statements = [("own", COMMIT.to_owned()), ("with_all", COMMIT_WITH_ALL.to_owned())];
     let session = writer_session(&database.url.parse().unwrap(), LEASE);
-    for (name, plan) in plans(&database, session, &statements).await {
+    for (name, plan, _) in plans(&database, session, &statements).await {
         goes_by_indexes(name, &plan);
         assert!(plan.contains("Index Scan using sagas_default_pkey"), "{plan}");
         assert!(plan.contains("Index Scan using shards_pkey"), "{plan}");
@@ -180,7 +178,7 @@ async fn the_logs_plans_go_by_indexes_whatever_the_tables_hold() {
         statements.push((name, sql.sql().as_str().to_owned()));
     }
     let session = groups::session(&database.url.parse().unwrap(), LEASE);
-    for (name, plan) in plans(&database, session, &statements).await {
+    for (name, plan, analyzed) in plans(&database, session, &statements).await {
         goes_by_indexes(name, &plan);
         for line in plan.lines().filter(|line| line.contains("Scan using")) {
             let by = |index: &str| line.contains(index);
@@ -189,7 +187,8 @@ async fn the_logs_plans_go_by_indexes_whatever_the_tables_hold() {
                 "look_up" => by("streams_pkey") || by("_stream_event_id_idx") || by("events_default_stream"),
                 "any_event" | "by_type" | "events_at" => by("shard_position_idx") || by("shards_pkey"),
                 "due" => by("consumer_held_due"),
-                "held" | "held_streams" => by("consumer_held_by_stream"),
+                // A guess takes a group to hold next to nothing in a shard.
+                "held" | "held_streams" => by("consumer_held_by_stream") || (!analyzed && by("consumer_held_pkey")),
                 "parked" => by("consumer_held_parked"),
                 "view" => {
                     !by("on consumer_held") || by("consumer_held_due") || by("consumer_held_pkey on consumer_held h")
