@@ -65,6 +65,8 @@ pub fn run(options: Options) -> Result<()> {
     let mut server = Server::start(&data)?;
     let tested = check(
         command(program)
+            .arg("--config-file")
+            .arg(root().join("xtask/schemathesis/schemathesis.toml"))
             .args(["run", &format!("{}/openapi.json", server.url), "--no-color", "--continue-on-failure"])
             .args(["--checks", "all", "--exclude-checks", &EXCLUDED_CHECKS.join(",")])
             .args(EXCLUDED_PATHS.iter().flat_map(|path| ["--exclude-path", path]))
