@@ -1,20 +1,52 @@
 //! What was committed of one saga, as the commits' own data: who has it needs not read it back.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use skald_core::{
     event::Recorded,
+    ids::SagaId,
     shard::batch::{Batch, Transition},
 };
+use tokio::sync::oneshot;
 
-use super::Started;
+use super::{Started, is_settled};
+
+/// Who waits for which saga to settle, and what was committed of it meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Awaited(HashMap<SagaId, (oneshot::Sender<History>, History)>);
+
+impl Awaited {
+    /// Before the saga's first commit is told of.
+    pub fn insert(&mut self, saga: SagaId, settled: oneshot::Sender<History>) {
+        self.0.insert(saga, (settled, History::default()));
+    }
+
+    pub fn committed(&mut self, batch: &Arc<Batch>, index: usize) {
+        let row = &batch.transitions[index].row;
+        let Entry::Occupied(mut awaited) = self.0.entry(row.id) else { return };
+        awaited.get_mut().1.push(batch, index);
+        if is_settled(row.status) {
+            let (settled, history) = awaited.remove();
+            // Whoever waited may have left.
+            let _ = settled.send(history);
+        }
+    }
+
+    /// Forgets those who left.
+    pub fn sweep(&mut self) {
+        self.0.retain(|_, (settled, _)| !settled.is_closed());
+    }
+}
 
 /// Transitions of one saga, in their order, with the batch that each was committed in.
 #[derive(Debug, Default)]
 pub(super) struct History(Vec<(Arc<Batch>, usize)>);
 
 impl History {
-    pub fn push(&mut self, batch: &Arc<Batch>, index: usize) {
+    fn push(&mut self, batch: &Arc<Batch>, index: usize) {
         self.0.push((Arc::clone(batch), index));
     }
 
@@ -31,7 +63,7 @@ impl History {
 
 fn recorded<'a>(batch: &'a Batch, transition: &'a Transition) -> impl Iterator<Item = Recorded> + 'a {
     let fence = batch.fences.iter().find(|fence| fence.shard == transition.shard);
-    let epoch = fence.map(|fence| fence.epoch).unwrap_or_default();
+    let epoch = fence.expect("every transition lies in a fenced shard").epoch;
     transition.events.iter().map(move |event| Recorded {
         stream: transition.row.id,
         version: event.version,

@@ -1,7 +1,7 @@
 //! The task that owns the writer and keeps its shards leased: feeds it what happens and carries out what it asks for.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use skald_core::{
     time::Timestamp,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -26,8 +26,7 @@ use tokio::{
 use super::{
     AppendReply, Health, Parts, Progress, Reply, Request,
     census::Census,
-    history::History,
-    is_settled,
+    history::Awaited,
     leases::{Change, Keeper, Scanned},
     observe,
 };
@@ -54,13 +53,6 @@ struct LookedUp {
     looks: Result<Vec<StreamLook>, StoreError>,
 }
 
-/// Somebody who waits for a saga to settle, and what was committed of it meanwhile.
-#[derive(Debug)]
-struct Awaited {
-    settled: oneshot::Sender<History>,
-    history: History,
-}
-
 pub(super) struct Shell {
     parts: Parts,
     writer: Writer<Reply, AppendReply>,
@@ -69,7 +61,7 @@ pub(super) struct Shell {
     committed: watch::Sender<u64>,
     keeper: Keeper,
     watchers: HashMap<SagaId, Vec<watch::Sender<Option<Progress>>>>,
-    awaited: HashMap<SagaId, Awaited>,
+    awaited: Awaited,
     /// When those who had left were last forgotten.
     swept_at: Instant,
     census: Census,
@@ -100,7 +92,7 @@ impl Shell {
             health,
             committed,
             watchers: HashMap::new(),
-            awaited: HashMap::new(),
+            awaited: Awaited::default(),
             swept_at: Instant::now(),
             calls: JoinSet::new(),
             loads: JoinSet::new(),
@@ -286,7 +278,7 @@ impl Shell {
 
     fn reply(&mut self, reply: Reply, answer: super::Answer) {
         if let (Ok(row), Some(settled)) = (&answer, reply.settled) {
-            self.awaited.insert(row.id, Awaited { settled, history: History::default() });
+            self.awaited.insert(row.id, settled);
         }
         // Whoever asked may have left.
         let _ = reply.answer.send(answer);
@@ -295,14 +287,7 @@ impl Shell {
     fn notify(&mut self, batch: &Arc<Batch>, index: usize) {
         let row = &batch.transitions[index].row;
         let (saga, progress) = (row.id, Progress { version: row.version, status: row.status });
-        if let Entry::Occupied(mut awaited) = self.awaited.entry(saga) {
-            awaited.get_mut().history.push(batch, index);
-            if is_settled(progress.status) {
-                let Awaited { settled, history } = awaited.remove();
-                // Whoever waited may have left.
-                let _ = settled.send(history);
-            }
-        }
+        self.awaited.committed(batch, index);
         let Some(watchers) = self.watchers.get_mut(&saga) else { return };
         watchers.retain(|watcher| !watcher.is_closed());
         for watcher in &*watchers {
@@ -324,7 +309,7 @@ impl Shell {
             watchers.retain(|watcher| !watcher.is_closed());
             !watchers.is_empty()
         });
-        self.awaited.retain(|_, awaited| !awaited.settled.is_closed());
+        self.awaited.sweep();
     }
 
     fn spawn_commit(&mut self, batch: Arc<Batch>) {

@@ -11,13 +11,16 @@ mod waiting;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
+use serde_json::{Value, json};
 
 pub use self::findings::Findings;
 use crate::{
     checkouts::{self, Subject},
-    load::{Asked, Load},
+    load::{self, Asked, Load},
+    order::Ending,
+    progress,
     report::Row,
-    skald::Database,
+    skald::{ASYNCHRONOUS, Database},
     world::{Ground, World},
 };
 
@@ -55,6 +58,19 @@ impl Scene<'_> {
     async fn measure_asked(&mut self, asked: &Asked, load: Load) -> Result<Row> {
         let subject = Subject::Skald(self.database);
         Ok(Row::of_one(&checkouts::measure(self.world, subject, asked, 1, load).await?))
+    }
+
+    /// Starts sagas of a definition, which stay unfinished.
+    async fn pile_up(&mut self, definition: &Value, clients: usize, sagas: u64) -> Result<()> {
+        let skald = self.world.skald(self.database);
+        skald.register(definition).await?;
+        let name = definition["name"].as_str().context("it has no name")?;
+        let asked = skald.asked_for(&skald.starts(name, ASYNCHRONOUS, &json!({}), Ending::RUNNING)?)?;
+        let bar = progress::bar("unfinished sagas", sagas);
+        let of_bar = bar.clone();
+        load::repeat(&asked, clients, sagas, move || of_bar.inc(1)).await?;
+        bar.finish_and_clear();
+        Ok(())
     }
 }
 

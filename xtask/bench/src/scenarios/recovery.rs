@@ -9,7 +9,6 @@ use serde_json::json;
 use skald_figures::exposition;
 
 use super::{Findings, Scene};
-use crate::{load, order::Ending, progress, skald::ASYNCHRONOUS};
 
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -36,28 +35,21 @@ impl Options {
 
 pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findings) -> Result<()> {
     scene.world.participants.hold().await?;
+    let definition = json!({
+        "apiVersion": "skald/v1",
+        "name": "bench-held",
+        "version": 1,
+        "deadline": "24h",
+        // It is tried for as long as this takes.
+        "defaults": {"retry": {"max_attempts": 1000, "initial": "1s", "factor": 2, "max": "5s"}},
+        "steps": [{
+            "id": "held",
+            "call": {"service": "catalog", "method": "POST", "path": "/held", "body": {}},
+            "effect": "none",
+        }],
+    });
+    scene.pile_up(&definition, options.clients, options.sagas).await?;
     let skald = scene.world.skald(scene.database);
-    skald
-        .register(&json!({
-            "apiVersion": "skald/v1",
-            "name": "bench-held",
-            "version": 1,
-            "deadline": "24h",
-            // It is tried for as long as this takes.
-            "defaults": {"retry": {"max_attempts": 1000, "initial": "1s", "factor": 2, "max": "5s"}},
-            "steps": [{
-                "id": "held",
-                "call": {"service": "catalog", "method": "POST", "path": "/held", "body": {}},
-                "effect": "none",
-            }],
-        }))
-        .await?;
-    let start = skald.starts("bench-held", ASYNCHRONOUS, &json!({}), Ending::RUNNING)?;
-    let asked = skald.asked_for(&start)?;
-    let bar = progress::bar("unfinished sagas", options.sagas);
-    let of_bar = bar.clone();
-    load::repeat(&asked, options.clients, options.sagas, move || of_bar.inc(1)).await?;
-    bar.finish_and_clear();
     findings.note("unfinished_sagas", options.sagas as f64);
     findings.note("before_resident_mib", skald.counters().await?.skald.resident_mib());
 

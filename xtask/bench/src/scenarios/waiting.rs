@@ -7,12 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Findings, Scene};
-use crate::{
-    load::{self, Load},
-    order::Ending,
-    progress,
-    skald::ASYNCHRONOUS,
-};
+use crate::load::Load;
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -34,26 +29,19 @@ impl Options {
 
 pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findings) -> Result<()> {
     let before = measure(options, scene, findings, "before").await?;
+    let definition = json!({
+        "apiVersion": "skald/v1",
+        "name": "bench-waiting",
+        "version": 1,
+        "deadline": "24h",
+        "steps": [{
+            "id": "wait",
+            "call": {"service": "catalog", "method": "POST", "path": "/accepted", "body": {}},
+            "effect": "none",
+        }],
+    });
+    scene.pile_up(&definition, options.clients, options.sagas).await?;
     let skald = scene.world.skald(scene.database);
-    skald
-        .register(&json!({
-            "apiVersion": "skald/v1",
-            "name": "bench-waiting",
-            "version": 1,
-            "deadline": "24h",
-            "steps": [{
-                "id": "wait",
-                "call": {"service": "catalog", "method": "POST", "path": "/accepted", "body": {}},
-                "effect": "none",
-            }],
-        }))
-        .await?;
-    let start = skald.starts("bench-waiting", ASYNCHRONOUS, &json!({}), Ending::RUNNING)?;
-    let asked = skald.asked_for(&start)?;
-    let bar = progress::bar("waiting sagas", options.sagas);
-    let of_bar = bar.clone();
-    load::repeat(&asked, options.clients, options.sagas, move || of_bar.inc(1)).await?;
-    bar.finish_and_clear();
     findings.note("waiting_sagas", skald.metric("active_sagas").await?);
     findings.note("sagas_in_memory", skald.metric("sagas_resident").await?);
     let after = measure(options, scene, findings, "beside_waiting").await?;
