@@ -122,6 +122,9 @@ impl<R, A> Writer<R, A> {
                 continue;
             }
             self.count_unfinished(transition);
+            if transition.creates() {
+                self.admission.acknowledged(transition.row.created_at, self.residence.len(), now);
+            }
             let Some(resident) = self.residence.get_mut(saga) else { continue };
             resident.state = next;
             resident.deciding = false;

@@ -4,6 +4,7 @@
 //! recovers and evicts, and takes [`appends`] to streams that are no sagas; [`leases`] decides which shards are its own. Both are state machines without IO that production
 //! and the simulator drive alike.
 
+mod admission;
 pub mod appends;
 pub mod batch;
 mod commit;

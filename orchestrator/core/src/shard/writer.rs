@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
+    admission::Admission,
     appends::{Appended, Lines},
     batch::{Batch, StartKey, StreamAsk},
     leases::TakenShard,
@@ -177,6 +178,7 @@ pub struct Writer<R, A = R> {
     pub(super) owned: BTreeMap<Shard, Owned>,
     pub(super) definitions: BTreeMap<(String, u32), Arc<Definition>>,
     pub(super) residence: Residence<R>,
+    pub(super) admission: Admission,
     pub(super) lines: Lines<A>,
     pub(super) timers: Timers,
     recovery: Recovery,
@@ -216,6 +218,7 @@ impl<R, A> Writer<R, A> {
             owned: BTreeMap::new(),
             definitions: BTreeMap::new(),
             residence: Residence::default(),
+            admission: Admission::default(),
             lines: Lines::default(),
             timers: Timers::default(),
             recovery: Recovery::default(),
@@ -293,6 +296,7 @@ impl<R, A> Writer<R, A> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.residence.len() < self.limits.resident_max
+            && self.admission.admits(self.residence.len())
             && self.commits.queued() < self.limits.queue_max
             && self.commits.stalled().is_none()
     }

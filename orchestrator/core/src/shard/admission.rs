@@ -1,0 +1,121 @@
+//! How many sagas may be in memory before further starts are refused: as many as the writer keeps up with.
+//!
+//! What tells is how long a start waits for its commit, since no participant has a part in that. When the quickest start of a
+//! while waited too long, there are too many sagas, and the limit goes below what is there; when not, it rises again. So under
+//! more starts than can be carried out, most are refused at once, and those that are accepted end about as soon as ever. Sagas
+//! that are many because their participants are slow cost the writer nothing, and are not limited.
+
+use crate::time::{Millis, Timestamp};
+
+/// Over so long the quickest start is looked for.
+const WINDOW: Millis = Millis(100);
+
+/// Waiting for longer is too long, unless the database always takes its time.
+const WAIT_US_MAX: i64 = 25_000;
+
+/// So many times the usual wait is too long in any case.
+const OF_USUAL: i64 = 4;
+
+/// So few sagas are never too many. While there are no more, the waits are the usual ones.
+const FEW: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Admission {
+    limit: usize,
+    window_ends: Timestamp,
+    /// Of the starts that became durable in this window, in microseconds.
+    quickest: Option<i64>,
+    /// In microseconds; of the last window with few sagas.
+    usual: i64,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { limit: usize::MAX, window_ends: Timestamp::default(), quickest: None, usual: 0 }
+    }
+}
+
+impl Admission {
+    /// Whether one more may begin beside so many.
+    pub const fn admits(&self, resident: usize) -> bool {
+        resident < self.limit
+    }
+
+    /// A start became durable after this time, while so many sagas were in memory.
+    pub fn acknowledged(&mut self, began: Timestamp, resident: usize, now: Timestamp) {
+        if now >= self.window_ends {
+            self.adjust(resident);
+            self.window_ends = now.plus(WINDOW);
+        }
+        let waited = now.as_micros() - began.as_micros();
+        self.quickest = Some(self.quickest.map_or(waited, |quickest| quickest.min(waited)));
+    }
+
+    fn adjust(&mut self, resident: usize) {
+        let Some(quickest) = self.quickest.take() else { return };
+        if resident <= FEW {
+            self.usual = quickest;
+        }
+        let too_long = quickest > WAIT_US_MAX.max(self.usual.saturating_mul(OF_USUAL));
+        self.limit = match too_long {
+            true => (self.limit.min(resident) / 8 * 7).max(FEW),
+            false => self.limit.saturating_add(self.limit / 8),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A writer that makes a start wait for as many milliseconds as there are `per_ms` sagas, and as many starts as it admits;
+    /// a tenth of the sagas end in each window. Returns how many sagas there are in the end.
+    fn settles_at(per_ms: usize, base_ms: u64) -> usize {
+        let (mut admission, mut now, mut resident) = (Admission::default(), Timestamp::from_micros(1), 0_usize);
+        for _ in 0..400 {
+            resident -= resident / 10;
+            for _ in 0..1_000 {
+                if admission.admits(resident) && resident < 10_000 {
+                    resident += 1;
+                }
+            }
+            let began = now;
+            now = now.plus(Millis(100 + base_ms + (resident / per_ms) as u64));
+            admission.acknowledged(began.plus(Millis(100)), resident, now);
+        }
+        resident
+    }
+
+    #[test]
+    fn there_are_as_many_as_the_writer_keeps_up_with() {
+        let settled = settles_at(20, 0);
+        assert!((300..=700).contains(&settled), "{settled} sagas, where 500 take 25 ms");
+    }
+
+    #[test]
+    fn who_waits_for_participants_is_no_load() {
+        assert!(settles_at(1_000_000, 1) >= 9_000);
+    }
+
+    #[test]
+    fn a_database_that_always_takes_its_time_is_no_reason() {
+        let mut admission = Admission::default();
+        let mut now = Timestamp::from_micros(1);
+        for resident in [10, 10, 5_000, 5_000] {
+            let began = now;
+            now = now.plus(Millis(120));
+            admission.acknowledged(began, resident, now);
+        }
+        assert!(admission.admits(5_000));
+    }
+
+    #[test]
+    fn a_single_quick_start_in_a_window_says_that_all_is_well() {
+        let mut admission = Admission::default();
+        for (at, waited) in [(1_000, 300), (1_010, 1), (1_200, 300)] {
+            let now = Timestamp::from_micros(at * 1_000);
+            admission.acknowledged(Timestamp::from_micros(now.as_micros() - waited * 1_000), 5_000, now);
+        }
+        assert!(admission.admits(5_000));
+    }
+}
