@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use skald_core::{
     shard::batch::{APPENDED, Append, AppendedEvent, Batch, NewEvent, Origin, Transition},
+    state::SagaRow,
     time::Timestamp,
 };
 use sqlx::{Arguments as _, error::BoxDynError, postgres::PgArguments, types::Uuid};
@@ -17,11 +18,15 @@ use super::{
 /// The statement that writes a batch, with its parameters in its order.
 pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     let mut fences = Fences::with_capacity(batch.fences.len());
-    let mut sagas = Sagas::with_capacity(batch.transitions.len());
+    let creating = batch.transitions.iter().filter(|transition| transition.creates()).count();
+    let mut created = Created::with_capacity(creating);
+    let mut updated = Updated::with_capacity(batch.transitions.len() - creating);
+    let mut keys = StartKeys::with_capacity(0);
     let mut events = Events::with_capacity(batch.event_count());
     let with_all = wellformed::is_from_outside(batch) || wellformed::is_sealed(batch);
     let mut outside = Outside::with_capacity(if with_all { batch.event_count() } else { 0 });
-    let mut streams = Streams::with_capacity(batch.appends.len());
+    let mut begun = Begun::with_capacity(0);
+    let mut continued = Continued::with_capacity(0);
     let mut sealed = Sealed::with_capacity(0);
     for fence in &batch.fences {
         fences.shard.push(i32::from(fence.shard.0));
@@ -30,7 +35,12 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     }
     for transition in &batch.transitions {
         let fence = wellformed::fence_index(batch, transition.shard).ok_or("a transition without a fence")?;
-        sagas.push(fence, transition)?;
+        if transition.creates() {
+            created.push(fence, transition)?;
+            keys.push(fence, transition)?;
+        } else {
+            updated.push(fence, transition)?;
+        }
         sealed.push(transition);
         for event in &transition.events {
             fences.events[fence] += 1;
@@ -42,7 +52,11 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     }
     for append in &batch.appends {
         let fence = wellformed::fence_index(batch, append.shard).ok_or("an append without a fence")?;
-        streams.push(fence, append)?;
+        if append.version_before == 0 {
+            begun.push(fence, append)?;
+        } else {
+            continued.push(fence, append)?;
+        }
         for event in &append.events {
             fences.events[fence] += 1;
             events.push_appended(fence, fences.events[fence], append, event)?;
@@ -51,13 +65,16 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
     }
     let mut arguments = PgArguments::default();
     fences.add_to(&mut arguments)?;
-    sagas.add_to(&mut arguments)?;
+    created.add_to(&mut arguments)?;
+    updated.add_to(&mut arguments)?;
+    keys.add_to(&mut arguments)?;
     events.add_to(&mut arguments)?;
     if !with_all {
         return Ok(Statement { text: COMMIT, arguments });
     }
     outside.add_to(&mut arguments)?;
-    streams.add_to(&mut arguments)?;
+    begun.add_to(&mut arguments)?;
+    continued.add_to(&mut arguments)?;
     sealed.add_to(&mut arguments)?;
     Ok(Statement { text: COMMIT_WITH_ALL, arguments })
 }
@@ -82,53 +99,94 @@ macro_rules! columns {
 
 columns!(Fences { shard: i32, epoch: i64, events: i64 });
 
-columns!(Sagas<'a> {
+columns!(Created<'a> {
     fence: i32,
     id: Uuid,
-    version_before: i64,
-    version: i64,
+    definition: &'a str,
+    definition_version: i64,
+    mode: &'static str,
     status: &'static str,
     state: &'a str,
+    version: i64,
+    correlation_id: &'a str,
+    failure: Option<String>,
+    created_at_us: i64,
     updated_at_us: i64,
     ended_at_us: Option<i64>,
     deadline_at_us: Option<i64>,
     wake_at_us: Option<i64>,
-    failure: Option<String>,
-    definition: Option<&'a str>,
-    definition_version: Option<i64>,
-    mode: Option<&'static str>,
-    correlation_id: Option<&'a str>,
-    created_at_us: Option<i64>,
-    key_definition: Option<&'a str>,
-    key: Option<&'a str>,
-    fingerprint: Option<&'a [u8]>,
 });
 
-impl<'a> Sagas<'a> {
+impl<'a> Created<'a> {
     fn push(&mut self, fence: usize, transition: &'a Transition) -> Result<(), BoxDynError> {
         let row = &transition.row;
-        // What never changes is sent with the transition that creates the saga, and only then.
-        let created = transition.creates().then_some(row);
-        let key = transition.start_key.as_ref();
         self.fence.push(i32::try_from(fence + 1)?);
         self.id.push(row.id.as_uuid());
-        self.version_before.push(i64::try_from(transition.events[0].version)? - 1);
-        self.version.push(i64::try_from(row.version)?);
+        self.definition.push(&row.definition);
+        self.definition_version.push(i64::from(row.definition_version));
+        self.mode.push(row.mode.as_str());
         self.status.push(row.status.as_str());
         self.state.push(&row.state);
+        self.version.push(i64::try_from(row.version)?);
+        self.correlation_id.push(&row.correlation_id);
+        self.failure.push(failure(row)?);
+        self.created_at_us.push(row.created_at.as_micros());
         self.updated_at_us.push(row.updated_at.as_micros());
         self.ended_at_us.push(row.ended_at.map(Timestamp::as_micros));
         self.deadline_at_us.push(row.deadline_at.map(Timestamp::as_micros));
         self.wake_at_us.push(row.wake_at.map(Timestamp::as_micros));
-        self.failure.push(row.failure.as_ref().map(serde_json::to_string).transpose()?);
-        self.definition.push(created.map(|row| &*row.definition));
-        self.definition_version.push(created.map(|row| i64::from(row.definition_version)));
-        self.mode.push(created.map(|row| row.mode.as_str()));
-        self.correlation_id.push(created.map(|row| &*row.correlation_id));
-        self.created_at_us.push(created.map(|row| row.created_at.as_micros()));
-        self.key_definition.push(key.map(|key| &*key.definition));
-        self.key.push(key.map(|key| key.key.as_str()));
-        self.fingerprint.push(key.map(|key| key.fingerprint.as_slice()));
+        Ok(())
+    }
+}
+
+// What never changes is not among them.
+columns!(Updated<'a> {
+    fence: i32,
+    id: Uuid,
+    version_before: i64,
+    status: &'static str,
+    state: &'a str,
+    version: i64,
+    failure: Option<String>,
+    updated_at_us: i64,
+    ended_at_us: Option<i64>,
+    deadline_at_us: Option<i64>,
+    wake_at_us: Option<i64>,
+});
+
+impl<'a> Updated<'a> {
+    fn push(&mut self, fence: usize, transition: &'a Transition) -> Result<(), BoxDynError> {
+        let row = &transition.row;
+        self.fence.push(i32::try_from(fence + 1)?);
+        self.id.push(row.id.as_uuid());
+        self.version_before.push(i64::try_from(transition.events[0].version)? - 1);
+        self.status.push(row.status.as_str());
+        self.state.push(&row.state);
+        self.version.push(i64::try_from(row.version)?);
+        self.failure.push(failure(row)?);
+        self.updated_at_us.push(row.updated_at.as_micros());
+        self.ended_at_us.push(row.ended_at.map(Timestamp::as_micros));
+        self.deadline_at_us.push(row.deadline_at.map(Timestamp::as_micros));
+        self.wake_at_us.push(row.wake_at.map(Timestamp::as_micros));
+        Ok(())
+    }
+}
+
+fn failure(row: &SagaRow) -> Result<Option<String>, BoxDynError> {
+    Ok(row.failure.as_ref().map(serde_json::to_string).transpose()?)
+}
+
+columns!(StartKeys<'a> { fence: i32, definition: &'a str, key: &'a str, saga: Uuid, fingerprint: &'a [u8] });
+
+impl<'a> StartKeys<'a> {
+    fn push(&mut self, fence: usize, transition: &'a Transition) -> Result<(), BoxDynError> {
+        if let Some(key) = &transition.start_key {
+            self.fence.push(i32::try_from(fence + 1)?);
+            self.definition.push(&key.definition);
+            self.key.push(key.key.as_str());
+            self.saga.push(transition.row.id.as_uuid());
+            self.fingerprint.push(&key.fingerprint);
+        }
         Ok(())
     }
 }
@@ -205,28 +263,52 @@ impl<'a> Outside<'a> {
     }
 }
 
-columns!(Streams<'a> {
+columns!(Begun<'a> {
     fence: i32,
     id: Uuid,
     name: &'a str,
     category: &'a str,
+    version: i64,
+    updated_at_us: i64,
+});
+
+impl<'a> Begun<'a> {
+    fn push(&mut self, fence: usize, append: &'a Append) -> Result<(), BoxDynError> {
+        let last = last(append)?;
+        self.fence.push(i32::try_from(fence + 1)?);
+        self.id.push(append.stream.as_uuid());
+        self.name.push(&append.name);
+        self.category.push(category(&append.name));
+        self.version.push(i64::try_from(last.version)?);
+        self.updated_at_us.push(last.occurred_at.as_micros());
+        Ok(())
+    }
+}
+
+columns!(Continued<'a> {
+    fence: i32,
+    id: Uuid,
+    name: &'a str,
     version_before: i64,
     version: i64,
     updated_at_us: i64,
 });
 
-impl<'a> Streams<'a> {
+impl<'a> Continued<'a> {
     fn push(&mut self, fence: usize, append: &'a Append) -> Result<(), BoxDynError> {
-        let last = append.events.last().ok_or("an append without events")?;
+        let last = last(append)?;
         self.fence.push(i32::try_from(fence + 1)?);
         self.id.push(append.stream.as_uuid());
         self.name.push(&append.name);
-        self.category.push(category(&append.name));
         self.version_before.push(i64::try_from(append.version_before)?);
         self.version.push(i64::try_from(last.version)?);
         self.updated_at_us.push(last.occurred_at.as_micros());
         Ok(())
     }
+}
+
+fn last(append: &Append) -> Result<&AppendedEvent, BoxDynError> {
+    append.events.last().ok_or_else(|| "an append without events".into())
 }
 
 columns!(Sealed<'a> { key_id: &'a str, saga: Uuid });

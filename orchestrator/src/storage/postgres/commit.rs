@@ -40,10 +40,15 @@ const QUEUE: usize = 16;
 
 /// A statement that writes a batch, or raises and writes nothing.
 ///
-/// `held` locks the rows of the shards that are still ours, in ascending order, and `fence` moves their heads. Every
-/// other write hangs on `base`, which has rows only if all fences held: a sibling that did not would be written although
-/// the fence matched nothing. Events find the first position of their shard by the place of its fence in the batch,
-/// which spares a join.
+/// `fence` moves the heads of the shards that are still ours; by nested loop, so that it locks their rows in the order of
+/// the fences, which ascends. Every other write hangs on `base`, which has rows only if all fences held: a sibling that
+/// did not would be written although the fence matched nothing. Events find the first position of their shard by the
+/// place of its fence in the batch, which spares a join.
+///
+/// The arrays of a table are of one length, and are unnested side by side as columns of a `SELECT`: in `FROM` each of
+/// them would be laid down in a store of its own and read from there. What is created and what goes on have arrays of
+/// their own, so that the steps of a saga send and unnest only what an `UPDATE` changes. Whatever was created was
+/// counted by its table's primary key.
 macro_rules! statement {
     (
         event_columns: $event_columns:literal,
@@ -54,39 +59,29 @@ macro_rules! statement {
     ) => {
         concat!(
             "
-WITH held AS MATERIALIZED (
-    SELECT s.shard, f.events
-    FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS f (shard, epoch, events)
-    JOIN shards AS s ON s.shard = f.shard AND s.epoch = f.epoch
-    ORDER BY s.shard
-    FOR NO KEY UPDATE OF s
-), fence AS (
+WITH fence AS (
     UPDATE shards AS s
-    SET head = s.head + held.events
-    FROM held
-    WHERE s.shard = held.shard
-    RETURNING s.shard, s.head - held.events AS head_before
+    SET head = s.head + f.events
+    FROM (SELECT unnest($1::integer[]) AS shard, unnest($2::bigint[]) AS epoch, unnest($3::bigint[]) AS events) AS f
+    WHERE s.shard = f.shard AND s.epoch = f.epoch
+    RETURNING s.shard, s.head - f.events AS head_before
 ), taken AS MATERIALIZED (
     SELECT array_agg(shard ORDER BY shard) AS shards, array_agg(head_before ORDER BY shard) AS heads
     FROM fence
 ), base AS MATERIALIZED (
     SELECT heads FROM taken WHERE shards = $1
-), saga AS MATERIALIZED (
-    SELECT *
-    FROM unnest($4::integer[], $5::uuid[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[],
-                $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::text[], $16::bigint[], $17::text[],
-                $18::text[], $19::bigint[], $20::text[], $21::text[], $22::bytea[])
-        AS saga (fence, id, version_before, version, status, state, updated_at_us,
-                 ended_at_us, deadline_at_us, wake_at_us, failure, definition, definition_version, mode,
-                 correlation_id, created_at_us, key_definition, key, fingerprint)
 ), created AS (
     INSERT INTO sagas (id, shard, definition, definition_version, mode, status, state, version, correlation_id,
                        failure, created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us)
     SELECT id, ($1)[fence], definition, definition_version, mode, status, state, version, correlation_id,
            failure, created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us
-    FROM base, saga
-    WHERE version_before = 0
-    RETURNING 1
+    FROM base,
+         (SELECT unnest($4::integer[]) AS fence, unnest($5::uuid[]) AS id, unnest($6::text[]) AS definition,
+                 unnest($7::bigint[]) AS definition_version, unnest($8::text[]) AS mode, unnest($9::text[]) AS status,
+                 unnest($10::text[]) AS state, unnest($11::bigint[]) AS version, unnest($12::text[]) AS correlation_id,
+                 unnest($13::text[]) AS failure, unnest($14::bigint[]) AS created_at_us,
+                 unnest($15::bigint[]) AS updated_at_us, unnest($16::bigint[]) AS ended_at_us,
+                 unnest($17::bigint[]) AS deadline_at_us, unnest($18::bigint[]) AS wake_at_us) AS saga
 ), updated AS (
     UPDATE sagas AS s
     SET status = saga.status,
@@ -97,17 +92,22 @@ WITH held AS MATERIALIZED (
         ended_at_us = saga.ended_at_us,
         deadline_at_us = saga.deadline_at_us,
         wake_at_us = saga.wake_at_us
-    FROM base, saga
-    WHERE saga.version_before > 0
-      AND s.id = saga.id
+    FROM base,
+         (SELECT unnest($19::integer[]) AS fence, unnest($20::uuid[]) AS id, unnest($21::bigint[]) AS version_before,
+                 unnest($22::text[]) AS status, unnest($23::text[]) AS state, unnest($24::bigint[]) AS version,
+                 unnest($25::text[]) AS failure, unnest($26::bigint[]) AS updated_at_us,
+                 unnest($27::bigint[]) AS ended_at_us, unnest($28::bigint[]) AS deadline_at_us,
+                 unnest($29::bigint[]) AS wake_at_us) AS saga
+    WHERE s.id = saga.id
       AND s.shard = ($1)[saga.fence]
       AND s.version = saga.version_before
     RETURNING 1
 ), keyed AS (
     INSERT INTO start_keys (definition, key, shard, saga, fingerprint)
-    SELECT key_definition, key, ($1)[fence], id, fingerprint
-    FROM base, saga
-    WHERE key IS NOT NULL
+    SELECT definition, key, ($1)[fence], saga, fingerprint
+    FROM base,
+         (SELECT unnest($30::integer[]) AS fence, unnest($31::text[]) AS definition, unnest($32::text[]) AS key,
+                 unnest($33::uuid[]) AS saga, unnest($34::bytea[]) AS fingerprint) AS start_key
 ), logged AS (
     INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data,
                         schema_version",
@@ -118,20 +118,18 @@ WITH held AS MATERIALIZED (
             $event_columns,
             "
     FROM base,
-         unnest($23::integer[], $24::bigint[], $25::uuid[], $26::bigint[], $27::text[], $28::text[], $29::bigint[],
-                $30::text[], $31::text[], $32::smallint[]",
+         (SELECT unnest($35::integer[]) AS fence, unnest($36::bigint[]) AS nth, unnest($37::uuid[]) AS stream,
+                 unnest($38::bigint[]) AS version, unnest($39::text[]) AS kind, unnest($40::text[]) AS type,
+                 unnest($41::bigint[]) AS occurred_at_us, unnest($42::text[]) AS actor, unnest($43::text[]) AS data,
+                 unnest($44::smallint[]) AS schema_version",
             $event_arrays,
-            ")
-             AS event (fence, nth, stream, version, kind, type, occurred_at_us, actor, data, schema_version",
-            $event_columns,
-            ")
+            ") AS event
 )",
             $streams,
             "
-SELECT skald_check_commit($1, (SELECT shards FROM taken), (cardinality($4)",
+SELECT skald_check_commit($1, (SELECT shards FROM taken), (cardinality($19)",
             $expected,
-            ")::bigint,
-                          (SELECT count(*) FROM created) + (SELECT count(*) FROM updated)",
+            ")::bigint, (SELECT count(*) FROM updated)",
             $written,
             ")"
         )
@@ -151,23 +149,24 @@ pub(super) const COMMIT: &str = statement! {
 /// do not pay for it.
 pub(super) const COMMIT_WITH_ALL: &str = statement! {
     event_columns: ", event_id, correlation_id, causation_id",
-    event_arrays: ", $33::text[], $34::text[], $35::text[]",
-    streams: ", stream AS MATERIALIZED (
-    SELECT *
-    FROM unnest($36::integer[], $37::uuid[], $38::text[], $39::text[], $40::bigint[], $41::bigint[], $42::bigint[])
-        AS stream (fence, id, name, category, version_before, version, updated_at_us)
-), begun AS (
+    event_arrays: ",
+                 unnest($45::text[]) AS event_id, unnest($46::text[]) AS correlation_id,
+                 unnest($47::text[]) AS causation_id",
+    streams: ", begun AS (
     INSERT INTO streams (name, id, shard, category, version, created_at_us, updated_at_us)
     SELECT name, id, ($1)[fence], category, version, updated_at_us, updated_at_us
-    FROM base, stream
-    WHERE version_before = 0
-    RETURNING 1
+    FROM base,
+         (SELECT unnest($48::integer[]) AS fence, unnest($49::uuid[]) AS id, unnest($50::text[]) AS name,
+                 unnest($51::text[]) AS category, unnest($52::bigint[]) AS version,
+                 unnest($53::bigint[]) AS updated_at_us) AS stream
 ), continued AS (
     UPDATE streams AS s
     SET version = stream.version, updated_at_us = stream.updated_at_us
-    FROM base, stream
-    WHERE stream.version_before > 0
-      AND s.name = stream.name
+    FROM base,
+         (SELECT unnest($54::integer[]) AS fence, unnest($55::uuid[]) AS id, unnest($56::text[]) AS name,
+                 unnest($57::bigint[]) AS version_before, unnest($58::bigint[]) AS version,
+                 unnest($59::bigint[]) AS updated_at_us) AS stream
+    WHERE s.name = stream.name
       AND s.id = stream.id
       AND s.shard = ($1)[stream.fence]
       AND s.version = stream.version_before
@@ -175,10 +174,10 @@ pub(super) const COMMIT_WITH_ALL: &str = statement! {
 ), sealed AS (
     INSERT INTO saga_subjects (key_id, saga)
     SELECT skald_live_key(sealed.key_id), sealed.saga
-    FROM base, unnest($43::text[], $44::uuid[]) AS sealed (key_id, saga)
+    FROM base, (SELECT unnest($60::text[]) AS key_id, unnest($61::uuid[]) AS saga) AS sealed
 )",
-    expected: " + cardinality($36)",
-    written: " + (SELECT count(*) FROM begun) + (SELECT count(*) FROM continued)",
+    expected: " + cardinality($54)",
+    written: " + (SELECT count(*) FROM continued)",
 };
 
 /// The handle of the task that owns the writing session. A commit that was handed to it runs to its end whether or not
