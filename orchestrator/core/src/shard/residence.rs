@@ -2,7 +2,6 @@
 
 use alloc::{
     borrow::ToOwned,
-    boxed::Box,
     collections::{BTreeMap, BTreeSet, VecDeque},
     format,
     string::ToString,
@@ -16,7 +15,7 @@ use super::{
     writer::{Effect, Refusal, StartRequest, Writer},
 };
 use crate::{
-    decide::{self, Command, Decision, Input, Invoke, Start},
+    decide::{self, Command, Decision, Input, Start},
     definition::Definition,
     event::{Event, Mode, Recorded},
     ids::{Operation, SagaId, Shard},
@@ -345,7 +344,7 @@ impl<R, A> Writer<R, A> {
 
     /// Queues a decision for the next commit, or keeps it for a while when nothing waits for that.
     fn enqueue(&mut self, saga: SagaId, version: u64, mut decision: Decision, reply: Option<R>, now: Timestamp) {
-        let early = self.early_calls(saga, &mut decision.commands);
+        let early = self.take_early(saga, &mut decision.commands);
         let transition = self.transition(saga, version, &mut decision, Begun::default());
         let pending = Pending::new(transition, decision, reply);
         let hurried = pending.is_waited_for();
@@ -359,7 +358,7 @@ impl<R, A> Writer<R, A> {
             None if hurried => self.queue(saga, pending),
             None => self.commits.unhurried.put(saga, pending, now),
         }
-        early.into_iter().for_each(|invoke| self.invoke(invoke));
+        self.carry_out(early);
     }
 
     /// Puts a decision that was kept into the queue.
@@ -377,15 +376,14 @@ impl<R, A> Writer<R, A> {
     }
 
     /// Takes out the calls that the log permits already: actions of steps that were announced ahead.
-    fn early_calls(&self, saga: SagaId, commands: &mut Vec<Command>) -> Vec<Box<Invoke>> {
+    fn take_early(&self, saga: SagaId, commands: &mut Vec<Command>) -> Vec<Command> {
         let committed = &self.residence.sagas[&saga].state;
         let is_ahead = |step: &str| committed.step(step).is_some_and(|step| step.is_ahead);
         let is_early = |command: &mut Command| match command {
             Command::Invoke(invoke) => invoke.operation == Operation::Action && is_ahead(&invoke.step),
             Command::SetTimer { .. } => false,
         };
-        let early = commands.extract_if(.., is_early);
-        early.filter_map(|command| if let Command::Invoke(invoke) = command { Some(invoke) } else { None }).collect()
+        commands.extract_if(.., is_early).collect()
     }
 
     /// Carries out commands whose announcement is durable.
