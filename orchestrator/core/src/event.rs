@@ -11,6 +11,7 @@ use alloc::{
     boxed::Box,
     string::{String, ToString},
     sync::Arc,
+    vec::Vec,
 };
 
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,14 @@ events! {
     }
 
     /// An operation of a step may be called from now on: the intent. It covers every attempt.
-    StepStarted { step: String, operation: Operation }
+    StepStarted {
+        step: String,
+        operation: Operation,
+        /// Steps behind it that are announced with it: each may be called as soon as what it needs has succeeded, before
+        /// that is durable. Since version 2.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        ahead: Vec<String>,
+    }
 
     /// An attempt ended without an outcome, and another will follow.
     AttemptFailed {
@@ -296,14 +304,14 @@ impl Event {
         upcast::newest(self.kind())
     }
 
-    /// The step whose call this event announces: none is made before such an event is durable.
-    #[must_use]
-    pub fn intent(&self) -> Option<&str> {
-        match self {
-            Self::StepStarted(event) => Some(&event.step),
-            Self::StepRetried(event) => Some(&event.step),
-            _ => None,
-        }
+    /// The steps whose calls this event announces: none is made before such an event is durable.
+    pub fn intents(&self) -> impl Iterator<Item = &str> {
+        let (step, ahead) = match self {
+            Self::StepStarted(event) => (Some(&event.step), &*event.ahead),
+            Self::StepRetried(event) => (Some(&event.step), &[][..]),
+            _ => (None, &[][..]),
+        };
+        step.into_iter().chain(ahead).map(String::as_str)
     }
 
     /// The domain name of this event: what the definition's `emits` says, else its kind.

@@ -13,6 +13,9 @@ pub static UNDO_IN_ANY_ORDER: Switch = Switch(AtomicBool::new(false));
 /// An intent of an earlier epoch counts as not called.
 pub static FORGET_WHAT_THE_DEAD_CALLED: Switch = Switch(AtomicBool::new(false));
 
+/// Steps that were announced ahead to a process that died count as not called.
+pub static FORGET_WHAT_WENT_AHEAD: Switch = Switch(AtomicBool::new(false));
+
 /// A choreographed saga goes on enabling steps after its first failure, and their owners act.
 pub static ENABLE_AFTER_FAILURE: Switch = Switch(AtomicBool::new(false));
 

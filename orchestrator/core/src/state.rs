@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `SagaStarted` | all `pending` | `running` |
 //! | `SagaTakenOver` | | as before, with one more takeover since it last moved on |
-//! | `StepStarted` (action / compensation) | `running` / `compensating` | |
+//! | `StepStarted` (action / compensation) | `running` / `compensating`; those that it names ahead stay `pending`, announced | |
 //! | `AttemptFailed` | waits until `next_at` | |
 //! | `StepAccepted` | waits for a callback or a poll | |
 //! | `StepDoubted` | `checking`: its status call is asked | |
@@ -14,7 +14,7 @@
 //! | `StepParked` | waits for an operator | `parked` |
 //! | `StepRetried` | is called again under a fresh policy | as before it was parked |
 //! | `SagaTimedOut` (choreographed) | | `compensating` |
-//! | `SagaFailed` | | `compensating` |
+//! | `SagaFailed` | what is announced ahead and pending is announced no more | `compensating` |
 //! | `SagaCompleted`, `SagaCompensated`, `SagaAbandoned` | | ended |
 //!
 //! Of a choreographed saga nobody announces operations: what the stream's order enables is derived after every event.
@@ -231,6 +231,7 @@ impl SagaState {
             status: StepStatus::Pending,
             outcome: None,
             output: None,
+            is_ahead: false,
             work: Work::default(),
             flight: Flight::Landed,
         };
@@ -297,10 +298,10 @@ impl SagaState {
                 return Err(BadStream::Gap { expected, found: recorded.version });
             }
             state.evolve(definition, &recorded.event, recorded.occurred_at)?;
-            if may_have_been_called(recorded.epoch, owner)
-                && let Some(step) = recorded.event.intent()
-            {
-                state.step_mut(step)?.work.reached = true;
+            if may_have_been_called(recorded.epoch, owner) {
+                for step in recorded.event.intents() {
+                    state.step_mut(step)?.work.reached = true;
+                }
             }
             see(&state, recorded);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 use skald_core::definition::Definition;
 
-use crate::chance::Chance;
+use crate::{chance::Chance, participants::step_index};
 
 /// Parsing costs more than running a saga, so seeds share definitions.
 const SIZE: usize = 300;
@@ -69,7 +69,30 @@ fn random_choreographable(number: usize) -> Arc<Definition> {
 fn random_steps(chance: &mut Chance) -> (Option<usize>, Vec<Value>) {
     let steps = usize::try_from(chance.between(1, STEPS_MAX)).expect("a definition has few steps");
     let pivot = chance.one_in(2).then(|| chance.index(steps));
-    (pivot, (0..steps).map(|index| random_step(index, pivot, chance)).collect())
+    let mut steps: Vec<Value> = (0..steps).map(|index| random_step(index, pivot, chance)).collect();
+    for index in 0..steps.len() {
+        read_outputs(&mut steps, index, chance);
+    }
+    (pivot, steps)
+}
+
+/// Lets some requests depend on what was answered before.
+fn read_outputs(steps: &mut [Value], index: usize, chance: &mut Chance) {
+    let needs = steps[index]["needs"].as_array().cloned().unwrap_or_default();
+    for need in needs.iter().filter_map(Value::as_str) {
+        let may_be_skipped = steps[step_index(need)].get("if").is_some();
+        let number = match may_be_skipped {
+            true => format!("${{has(steps.{need}.output) ? steps.{need}.output.number : null}}"),
+            false => format!("${{steps.{need}.output.number}}"),
+        };
+        for (one_in, of) in [(3, "/call/body"), (6, "/compensate/call/body")] {
+            if chance.one_in(one_in)
+                && let Some(body) = steps[index].pointer_mut(of)
+            {
+                body[need] = json!(number);
+            }
+        }
+    }
 }
 
 fn random_step(index: usize, pivot: Option<usize>, chance: &mut Chance) -> Value {
@@ -231,7 +254,7 @@ fn enumerate(shape: Shape, steps: usize, pivot: Option<usize>) -> Enumerated {
 
 #[cfg(test)]
 mod tests {
-    use skald_core::definition::StepKind;
+    use skald_core::definition::{Call, StepKind};
 
     use super::*;
 
@@ -244,6 +267,9 @@ mod tests {
         }
         assert!(steps().any(|step| !step.has_effect) && steps().any(|step| step.status_call.is_some()));
         assert!(steps().any(|step| step.condition.is_some()) && steps().any(|step| step.needs.len() > 1));
+        let reads = |call: &Call| call.body.as_ref().is_some_and(|body| !body.references().steps.is_empty());
+        assert!(steps().any(|step| reads(&step.call)));
+        assert!(steps().any(|step| step.compensation.as_ref().is_some_and(|undo| reads(&undo.call))));
     }
 
     #[test]

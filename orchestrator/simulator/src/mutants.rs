@@ -14,6 +14,8 @@ pub enum Mutant {
     IdempotencyKey,
     /// The engine takes for not executed what a process that died may have called.
     MaybeExecuted,
+    /// The engine takes for not executed what was announced ahead to a process that died.
+    Ahead,
     /// The engine undoes steps without waiting for what depends on them.
     ReverseOrder,
     /// A participant reports a step as cancelled without keeping its action from running later.
@@ -27,12 +29,13 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Fence,
         Self::VersionCheck,
         Self::Tombstone,
         Self::IdempotencyKey,
         Self::MaybeExecuted,
+        Self::Ahead,
         Self::ReverseOrder,
         Self::CancelTombstone,
         Self::Outbox,
@@ -48,6 +51,7 @@ impl Mutant {
             Self::Tombstone => "tombstone",
             Self::IdempotencyKey => "idempotency-key",
             Self::MaybeExecuted => "maybe-executed",
+            Self::Ahead => "ahead",
             Self::ReverseOrder => "reverse-order",
             Self::CancelTombstone => "cancel-tombstone",
             Self::Outbox => "outbox",
@@ -72,11 +76,13 @@ impl FromStr for Mutant {
 ///
 /// When the engine was built without its switches.
 pub fn set_engine(mutant: Option<Mutant>) -> Result<(), &'static str> {
-    let switched = matches!(mutant, Some(Mutant::ReverseOrder | Mutant::MaybeExecuted | Mutant::FirstFailure));
+    let switches = [Mutant::ReverseOrder, Mutant::MaybeExecuted, Mutant::Ahead, Mutant::FirstFailure];
+    let switched = mutant.is_some_and(|mutant| switches.contains(&mutant));
     #[cfg(feature = "mutants")]
     {
         skald_core::mutants::UNDO_IN_ANY_ORDER.turn(mutant == Some(Mutant::ReverseOrder));
         skald_core::mutants::FORGET_WHAT_THE_DEAD_CALLED.turn(mutant == Some(Mutant::MaybeExecuted));
+        skald_core::mutants::FORGET_WHAT_WENT_AHEAD.turn(mutant == Some(Mutant::Ahead));
         skald_core::mutants::ENABLE_AFTER_FAILURE.turn(mutant == Some(Mutant::FirstFailure));
     }
     if switched && !cfg!(feature = "mutants") {

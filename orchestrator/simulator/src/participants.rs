@@ -66,6 +66,8 @@ struct Record {
     progress: Progress,
     /// An accepted compensation that is still being carried out.
     undoing: bool,
+    /// How often a step without an effect was asked again.
+    looks: u64,
     /// Of a choreographed saga: what was reported of each operation, and the stream's version that took it.
     told: [Option<(ReportedOutcome, Option<u64>)>; 2],
     /// What was asked for under the key: it must not change between attempts.
@@ -86,7 +88,7 @@ pub struct Participants {
     /// Lines that nobody has looked at yet.
     pub news: Vec<Entry>,
     pub stocks: [Stock; SERVICES.len()],
-    /// Keys that were used for two different requests.
+    /// A key that was used for two different requests, and nobody has looked at yet.
     pub reused: Option<Key>,
     mutant: Option<Mutant>,
 }
@@ -147,30 +149,21 @@ impl Participants {
         match (invoke.purpose, invoke.operation) {
             (Purpose::Status, _) => self.status(key),
             (Purpose::Poll, _) => self.poll(key, invoke.operation),
-            (Purpose::Attempt, Operation::Action) => {
-                self.note_request(key, invoke);
-                self.act(key, treatment)
-            }
-            (Purpose::Attempt, Operation::Compensation) => {
-                self.note_request(key, invoke);
-                self.undo(key, treatment)
-            }
+            (Purpose::Attempt, operation) if !self.is_the_same(key, operation, &invoke.target) => plain(400),
+            (Purpose::Attempt, Operation::Action) => self.act(key, treatment),
+            (Purpose::Attempt, Operation::Compensation) => self.undo(key, treatment),
         }
     }
 
-    /// The same key must come with the same request.
-    fn note_request(&mut self, key: Key, invoke: &Invoke) {
-        self.note_target(key, invoke.operation, &invoke.target);
-    }
-
-    fn note_target(&mut self, key: Key, operation: Operation, target: &Target) {
+    /// Whether the key comes for the first time or with the same request as before, as it must.
+    fn is_the_same(&mut self, key: Key, operation: Operation, target: &Target) -> bool {
         let asked = &mut self.records.entry(key).or_default().asked[operation as usize];
         let body = target.body.as_deref().unwrap_or_default();
-        match asked {
-            None => *asked = Some(body.to_owned()),
-            Some(before) if before == body => {}
-            Some(_) => self.reused = Some(key),
+        let same = asked.get_or_insert_with(|| body.to_owned()) == body;
+        if !same {
+            self.reused = Some(key);
         }
+        same
     }
 
     fn status(&mut self, key: Key) -> Served {
@@ -211,10 +204,18 @@ impl Participants {
                 _ => self.take_effect(key, treatment.has_effect),
             },
             Progress::Working => still_at_it(key.is_polled()),
-            Progress::Done => done(key),
+            Progress::Done if treatment.has_effect => done(key),
+            // Who changes nothing need not keep his answers.
+            Progress::Done => self.looked_again(key),
             Progress::Refused => refused("no"),
             Progress::Tombstone | Progress::Undone => cancelled(),
         }
+    }
+
+    fn looked_again(&mut self, key: Key) -> Served {
+        let looks = &mut self.records.entry(key).or_default().looks;
+        *looks += 1;
+        Served::answer(200, json!({ "number": *looks * 100 }))
     }
 
     fn take_effect(&mut self, key: Key, has_effect: bool) -> Served {

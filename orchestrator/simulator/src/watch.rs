@@ -36,7 +36,7 @@ use skald_core::{
 
 use crate::{
     judgement::{Judgements, Rule, Violation},
-    participants::{Entry, Mark, Participants, step_index},
+    participants::{Entry, Key, Mark, Participants, step_index},
     store::{Process, Store},
     trace::short,
     twin,
@@ -248,7 +248,9 @@ impl Watch {
         let (status, mode) = (step.status, observed.state.mode);
         let (tries, attempts) = (step.work.tries, step.work.attempts);
         let tries_max = tries_max(&observed.definition.steps[step_index(&invoke.step)], invoke);
-        let announced = status.operation() == Some(invoke.operation) && mode == Mode::Orchestrated;
+        let begun = status.operation() == Some(invoke.operation);
+        let ahead = step.is_ahead && invoke.operation == Operation::Action;
+        let announced = (begun || ahead) && mode == Mode::Orchestrated;
         self.require(announced, Rule::Intent, || {
             format!("{} is called while the log says {}", invoke.key, status.as_str())
         });
@@ -292,6 +294,13 @@ impl Watch {
             }
             Mark::Tombstone => {}
         }
+    }
+
+    /// A key came with another request than before. An operator who says himself what a step put out, where the next one
+    /// was called ahead on what its participant had answered, does that.
+    pub fn came_otherwise(&mut self, key: Key) {
+        let by_operator = self.sagas.get(&key.saga).is_some_and(|observed| !observed.by_operator.is_empty());
+        self.require(by_operator, Rule::Contract, || format!("{key:?} came with two requests"));
     }
 
     /// A client was told that its saga exists.

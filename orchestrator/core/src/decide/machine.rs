@@ -333,10 +333,12 @@ impl<'a> Machine<'a> {
             return;
         }
         let step = step.map(|index| self.id(index));
+        let doubted = self.maybe_called_ahead();
         self.emit(SagaFailed { step, code: code.to_owned(), reason: reason.to_owned() });
         if self.state.mode == Mode::Choreographed {
             return;
         }
+        doubted.into_iter().for_each(|index| self.doubt(index));
         for index in 0..self.state.steps.len() {
             let step = &self.state.steps[index];
             let waits = step.status.operation().is_some() && !matches!(step.flight, Flight::Airborne(_));
@@ -344,6 +346,23 @@ impl<'a> Machine<'a> {
                 self.stop_waiting(index, CallNote::default());
             }
         }
+    }
+
+    /// Pending steps that a process that is gone may have called, as they were announced ahead.
+    pub fn maybe_called_ahead(&self) -> Vec<usize> {
+        #[cfg(feature = "mutants")]
+        if crate::mutants::FORGET_WHAT_WENT_AHEAD.is_on() {
+            return Vec::new();
+        }
+        let steps = self.state.steps.iter().enumerate();
+        steps.filter(|(_, step)| step.is_ahead && step.work.reached).map(|(index, _)| index).collect()
+    }
+
+    /// The outcome of such a step that will not be begun.
+    pub fn doubt(&mut self, index: usize) {
+        let reason = "it was announced ahead to a process that died".to_owned();
+        let (step, call) = (self.id(index), CallNote::default());
+        self.emit(StepUnknown { step, attempt: 0, call, code: "interrupted".to_owned(), reason });
     }
 
     /// The outcome of an action that will not be attempted again because the saga failed.
@@ -401,8 +420,34 @@ impl<'a> Machine<'a> {
 
     /// Announces an operation and makes its first call.
     pub fn begin(&mut self, index: usize, operation: Operation, target: super::Target) {
-        self.emit(StepStarted { step: self.id(index), operation });
+        let ahead = match operation {
+            Operation::Action => self.ahead_of(index),
+            Operation::Compensation => Vec::new(),
+        };
+        self.emit(StepStarted { step: self.id(index), operation, ahead });
         self.invoke(index, target);
+    }
+
+    /// The steps to announce with the action of step `index`: those that follow when what is under way succeeds, and
+    /// those that follow these, as far as their definition allows.
+    fn ahead_of(&self, index: usize) -> Vec<String> {
+        let mut ahead = Vec::new();
+        // Of each step: whether it passes when all goes well. Needs come before those that need them.
+        let mut expected: Vec<bool> = Vec::with_capacity(self.state.steps.len());
+        for (at, (step, state)) in self.definition.steps.iter().zip(&self.state.steps).enumerate() {
+            let under_way = at == index || state.is_ahead || state.status == StepStatus::Running && !state.is_parked();
+            let announced = !under_way
+                && state.status == StepStatus::Pending
+                && step.needs.iter().all(|need| expected[*need])
+                // Else it is ready, and about to begin.
+                && !step.needs.iter().all(|need| self.state.steps[*need].is_passed())
+                && step.ahead_after.as_ref().is_some_and(|after| after.iter().all(|at| self.state.steps[*at].is_passed()));
+            if announced {
+                ahead.push(step.id.clone());
+            }
+            expected.push(under_way || announced || state.is_passed());
+        }
+        ahead
     }
 
     pub fn callback(&mut self, callback: Callback) -> Result<(), IllegalInput> {

@@ -277,6 +277,7 @@ impl Machine<'_> {
             )));
         }
         self.emit(acted);
+        self.maybe_called_ahead().into_iter().for_each(|index| self.doubt(index));
         self.emit(SagaAbandoned {});
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A [`Definition`] that exists is valid: [`Definition::parse`] is the only way to make one. It reads YAML or JSON,
 //! reports every problem with its place, and compiles schema and expressions once.
 
+mod ahead;
 mod check;
 mod choreographable;
 mod document;
@@ -83,6 +84,9 @@ pub struct Step {
     /// A read-only call that says what became of the action.
     pub status_call: Option<StatusCall>,
     pub kind: StepKind,
+    /// Steps that must have succeeded, durably, before this one can be announced ahead of the others that it needs; None
+    /// when it is only ever announced by its own intent.
+    pub ahead_after: Option<Vec<usize>>,
     pub timeout: Millis,
     /// From the first intent until the step must have an outcome, over all attempts.
     pub deadline: Option<Millis>,

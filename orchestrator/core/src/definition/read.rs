@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     Call, Compensation, Definition, InputSchema, Method, SagaEmits, SagaStates, StatusCall, Step, StepEmits, StepKind,
-    StepStates,
+    StepStates, ahead,
     check::Findings,
     document,
     parse::Problem,
@@ -54,7 +54,7 @@ pub(super) struct DraftStep {
     pub(super) needs: Option<Vec<String>>,
     pub(super) pivot: bool,
     pub(super) retriable: bool,
-    /// `needs`, `dependents`, `kind` and `output_is_referenced` are not filled in yet. An unreadable id is empty.
+    /// `needs`, `dependents`, `kind`, `output_is_referenced` and `ahead_after` are not filled in yet. An unreadable id is empty.
     pub(super) step: Step,
 }
 
@@ -86,6 +86,7 @@ impl Draft {
             }
             steps.push(step);
         }
+        ahead::relate(&mut steps);
         Definition {
             name: self.name,
             version: self.version,
@@ -254,6 +255,7 @@ impl Reader<'_> {
             has_effect: cursor.get("effect").is_none(),
             output: self.template(cursor.get("output")),
             output_is_referenced: false,
+            ahead_after: None,
             compensation: cursor.get("compensate").map(|undo| self.compensation(&undo, defaults, poll)),
             status_call: cursor.get("status").map(|status| StatusCall {
                 call: self.call(&status),

@@ -23,6 +23,7 @@ type Upcast = fn(&mut Fields);
 fn upcasts(kind: &str) -> &'static [Upcast] {
     match kind {
         "SagaStarted" => &[subject_was_not_known],
+        "StepStarted" => &[nothing_was_ahead],
         _ => &[],
     }
 }
@@ -30,6 +31,11 @@ fn upcasts(kind: &str) -> &'static [Upcast] {
 /// Version 2 of `SagaStarted` names the person whom the saga is about; in version 1 nothing was known of one.
 fn subject_was_not_known(fields: &mut Fields) {
     fields.remove("subject");
+}
+
+/// Version 2 of `StepStarted` announces steps behind it; in version 1 each step was announced by its own alone.
+fn nothing_was_ahead(fields: &mut Fields) {
+    fields.remove("ahead");
 }
 
 /// The newest form of a kind, in which it is written.
@@ -90,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_form_that_this_skald_does_not_know_is_refused() {
-        for (kind, version) in [("SagaStarted", 0), ("SagaStarted", 3), ("StepStarted", 2), ("StepStarted", u16::MAX)] {
+        for (kind, version) in [("SagaStarted", 0), ("SagaStarted", 3), ("StepStarted", 3), ("StepStarted", u16::MAX)] {
             let refused = upcast(kind, version, "{}");
             assert_eq!(refused, Err(UnreadableEvent::Version { kind: kind.to_owned(), version }));
         }

@@ -1,4 +1,5 @@
-//! Group commit: what is queued while a commit is under way goes into the next one.
+//! Group commit: what is queued while a commit is under way goes into the next one. What nothing waits for stays out, for
+//! a while ([`unhurried`](super::unhurried)).
 //!
 //! | a commit ends | what follows |
 //! | --- | --- |
@@ -30,6 +31,9 @@ impl<R, A> Writer<R, A> {
             return;
         }
         self.commits.retry_at = None;
+        while let Some(saga) = self.commits.unhurried.pop_due(now) {
+            self.hurry(saga);
+        }
         let next = match self.commits.again.pop_front() {
             Some(again) => again,
             None if self.commits.queue.is_empty() && self.commits.appends.is_empty() => return,
@@ -259,6 +263,7 @@ impl<R, A> Writer<R, A> {
         }
         self.timers.retain(|saga| !gone(saga.shard(total)));
         let mut owed = self.residence.retain(|saga| !gone(saga.shard(total)));
+        self.commits.unhurried.retain(|saga| !gone(saga.shard(total)));
         for pending in core::mem::take(&mut self.commits.queue) {
             if gone(pending.transition.shard) {
                 self.commits.settle_key(&pending.transition);

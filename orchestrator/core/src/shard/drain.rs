@@ -43,7 +43,7 @@ impl<R, A> Writer<R, A> {
     #[must_use]
     pub fn drained(&self) -> Vec<Shard> {
         let at_rest = self.owned.iter().filter(|(_, owned)| owned.draining && owned.calls.is_empty());
-        at_rest.map(|(shard, _)| *shard).filter(|shard| !self.commits.concern(*shard)).collect()
+        at_rest.map(|(shard, _)| *shard).filter(|shard| !self.commits.concern(*shard, self.limits.shards)).collect()
     }
 
     /// Whether new work in the shard is taken on here.

@@ -15,4 +15,5 @@ mod residence;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unhurried;
 pub mod writer;

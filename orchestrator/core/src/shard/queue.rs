@@ -10,8 +10,14 @@ use alloc::{
 use super::{
     appends::Asked,
     batch::{Append, Batch, StartKey, Transition},
+    unhurried::Unhurried,
 };
-use crate::{decide::Command, ids::Shard, state::SagaState, time::Timestamp};
+use crate::{
+    decide::{Command, Decision},
+    ids::Shard,
+    state::{Flight, SagaState, Status},
+    time::Timestamp,
+};
 
 /// What the appends of one commit may hold together; a single one may hold more.
 const APPENDED_EVENTS_MAX: usize = 5_000;
@@ -24,6 +30,27 @@ pub(super) struct Pending<R> {
     pub next: SagaState,
     pub commands: Vec<Command>,
     pub reply: Option<R>,
+}
+
+impl<R> Pending<R> {
+    pub fn new(transition: Transition, decision: Decision, reply: Option<R>) -> Self {
+        Self { transition, next: decision.next, commands: decision.commands, reply }
+    }
+
+    /// Whether something waits for it to be durable: an answer, a call, whoever looks at a saga that does not simply go
+    /// forward, or the saga itself, when nothing of it is in flight that would bring the next decision.
+    pub fn is_waited_for(&self) -> bool {
+        let calls = self.commands.iter().any(|command| matches!(command, Command::Invoke(_)));
+        let in_flight = self.next.steps.iter().any(|step| matches!(step.flight, Flight::Airborne(_)));
+        self.reply.is_some() || calls || !in_flight || self.next.status != Status::Running
+    }
+
+    /// Takes in what was decided on top of it, while nothing waited for it.
+    pub fn followed_by(&mut self, later: Self) {
+        self.transition.events.extend(later.transition.events);
+        self.transition.row = later.transition.row;
+        (self.next, self.commands, self.reply) = (later.next, later.commands, later.reply);
+    }
 }
 
 /// An append that waits to become durable.
@@ -54,6 +81,7 @@ pub(super) struct UnderWay<R, A> {
 #[derive(Debug)]
 pub(super) struct Commits<R, A> {
     pub queue: VecDeque<Pending<R>>,
+    pub unhurried: Unhurried<R>,
     pub appends: VecDeque<PendingAppend<A>>,
     /// Batches to be tried again before anything from the queues.
     pub again: VecDeque<UnderWay<R, A>>,
@@ -68,6 +96,7 @@ impl<R, A> Default for Commits<R, A> {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
+            unhurried: Unhurried::default(),
             appends: VecDeque::new(),
             again: VecDeque::new(),
             under_way: None,
@@ -80,21 +109,27 @@ impl<R, A> Default for Commits<R, A> {
 
 impl<R, A> Commits<R, A> {
     pub fn queued(&self) -> usize {
-        self.queue.len() + self.appends.len() + self.again.iter().map(UnderWay::len).sum::<usize>()
+        self.queue.len()
+            + self.unhurried.len()
+            + self.appends.len()
+            + self.again.iter().map(UnderWay::len).sum::<usize>()
     }
 
-    pub fn retry_at(&self) -> Option<Timestamp> {
-        self.retry_at
+    /// When the next commit can begin that does not follow from an input or the end of another.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        let idle = self.retry_at.is_none() && self.under_way.is_none();
+        self.retry_at.or_else(|| self.unhurried.next_due().filter(|_| idle))
     }
 
     pub fn stalled(&self) -> Option<&str> {
         self.stalled.as_deref()
     }
 
-    /// Whether something of this shard is queued or being committed.
-    pub fn concern(&self, shard: Shard) -> bool {
+    /// Whether something of this shard, one of so many, is queued or being committed.
+    pub fn concern(&self, shard: Shard, shards: u16) -> bool {
         let mut batches = self.again.iter().chain(&self.under_way);
         self.queue.iter().any(|pending| pending.transition.shard == shard)
+            || self.unhurried.sagas().any(|saga| saga.shard(shards) == shard)
             || self.appends.iter().any(|pending| pending.append.shard == shard)
             || batches.any(|under_way| under_way.batch.fences.iter().any(|fence| fence.shard == shard))
     }

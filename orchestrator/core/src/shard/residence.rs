@@ -2,6 +2,7 @@
 
 use alloc::{
     borrow::ToOwned,
+    boxed::Box,
     collections::{BTreeMap, BTreeSet, VecDeque},
     format,
     string::ToString,
@@ -15,10 +16,10 @@ use super::{
     writer::{Effect, Refusal, StartRequest, Writer},
 };
 use crate::{
-    decide::{self, Command, Decision, Input, Start},
+    decide::{self, Command, Decision, Input, Invoke, Start},
     definition::Definition,
     event::{Event, Mode, Recorded},
-    ids::{SagaId, Shard},
+    ids::{Operation, SagaId, Shard},
     state::{Flight, SagaState},
     time::{Millis, Timestamp},
 };
@@ -39,7 +40,7 @@ pub(super) struct Resident<R> {
     pub definition: Arc<Definition>,
     /// As committed, with the calls that are in flight.
     pub state: SagaState,
-    /// Whether a transition of it is queued or being committed.
+    /// Whether a transition of it is queued or being committed. While one is kept unhurried, it is not.
     pub deciding: bool,
     pub inbox: VecDeque<(Input, Option<R>)>,
 }
@@ -157,11 +158,12 @@ impl<R, A> Writer<R, A> {
                 let resident = Resident {
                     definition: request.definition,
                     state: decision.next.clone(),
-                    deciding: true,
+                    deciding: false,
                     inbox: VecDeque::new(),
                 };
                 self.residence.sagas.insert(id, resident);
-                self.enqueue(id, 0, decision, Begun { start_key: key, sealed_under }, Some(reply));
+                let transition = self.transition(id, 0, &mut decision, Begun { start_key: key, sealed_under });
+                self.queue(id, Pending::new(transition, decision, Some(reply)));
             }
             Err(error) => self.effects.push_back(Effect::Reply(reply, Err(Refusal::Stuck(error.to_string())))),
         }
@@ -307,29 +309,83 @@ impl<R, A> Writer<R, A> {
             if resident.deciding {
                 return;
             }
+            let mut unhurried = self.commits.unhurried.get_mut(saga);
+            let follows = unhurried.is_some();
+            match resident.inbox.front() {
+                Some((Input::CallFinished { .. }, None)) | None => {}
+                Some(_) if follows => return self.hurry(saga),
+                Some(_) => {}
+            }
             let Some((input, reply)) = resident.inbox.pop_front() else { break };
             let is_report = matches!(input, Input::Reported(_));
-            match decide::decide(&resident.definition, &resident.state, input, now) {
+            let state = unhurried.as_mut().map_or(&mut resident.state, |pending| &mut pending.next);
+            match decide::decide(&resident.definition, state, input, now) {
                 Err(illegal) => {
                     self.effects.extend(reply.map(|reply| Effect::Reply(reply, Err(Refusal::Illegal(illegal)))));
                 }
                 Ok(decision) if decision.events.is_empty() => {
-                    resident.state = decision.next;
+                    *state = decision.next;
                     let answer = reply.is_some().then(|| match is_report {
-                        true => Err(Refusal::Known { version: resident.state.version }),
-                        false => Ok(resident.state.row(&resident.definition)),
+                        true => Err(Refusal::Known { version: state.version }),
+                        false => Ok(state.row(&resident.definition)),
                     });
                     self.carry_out(decision.commands);
                     self.effects.extend(reply.zip(answer).map(|(reply, answer)| Effect::Reply(reply, answer)));
                 }
                 Ok(decision) => {
-                    let version = resident.state.version;
-                    resident.deciding = true;
-                    return self.enqueue(saga, version, decision, Begun::default(), reply);
+                    let version = state.version;
+                    self.enqueue(saga, version, decision, reply, now);
                 }
             }
         }
-        self.rest(saga, now);
+        if !self.commits.unhurried.contains(saga) {
+            self.rest(saga, now);
+        }
+    }
+
+    /// Queues a decision for the next commit, or keeps it for a while when nothing waits for that.
+    fn enqueue(&mut self, saga: SagaId, version: u64, mut decision: Decision, reply: Option<R>, now: Timestamp) {
+        let early = self.early_calls(saga, &mut decision.commands);
+        let transition = self.transition(saga, version, &mut decision, Begun::default());
+        let pending = Pending::new(transition, decision, reply);
+        let hurried = pending.is_waited_for();
+        match self.commits.unhurried.get_mut(saga) {
+            Some(earlier) => {
+                earlier.followed_by(pending);
+                if hurried {
+                    self.hurry(saga);
+                }
+            }
+            None if hurried => self.queue(saga, pending),
+            None => self.commits.unhurried.put(saga, pending, now),
+        }
+        early.into_iter().for_each(|invoke| self.invoke(invoke));
+    }
+
+    /// Puts a decision that was kept into the queue.
+    pub(super) fn hurry(&mut self, saga: SagaId) {
+        if let Some(pending) = self.commits.unhurried.take(saga) {
+            self.queue(saga, pending);
+        }
+    }
+
+    fn queue(&mut self, saga: SagaId, pending: Pending<R>) {
+        if let Some(resident) = self.residence.get_mut(saga) {
+            resident.deciding = true;
+        }
+        self.commits.push(pending);
+    }
+
+    /// Takes out the calls that the log permits already: actions of steps that were announced ahead.
+    fn early_calls(&self, saga: SagaId, commands: &mut Vec<Command>) -> Vec<Box<Invoke>> {
+        let committed = &self.residence.sagas[&saga].state;
+        let is_ahead = |step: &str| committed.step(step).is_some_and(|step| step.is_ahead);
+        let is_early = |command: &mut Command| match command {
+            Command::Invoke(invoke) => invoke.operation == Operation::Action && is_ahead(&invoke.step),
+            Command::SetTimer { .. } => false,
+        };
+        let early = commands.extract_if(.., is_early);
+        early.filter_map(|command| if let Command::Invoke(invoke) = command { Some(invoke) } else { None }).collect()
     }
 
     /// Carries out commands whose announcement is durable.
@@ -366,28 +422,26 @@ impl<R, A> Writer<R, A> {
         }
     }
 
-    fn enqueue(&mut self, saga: SagaId, version: u64, decision: Decision, begun: Begun, reply: Option<R>) {
-        let resident = &self.residence.sagas[&saga];
-        let definition = Arc::clone(&resident.definition);
+    fn transition(&self, saga: SagaId, version: u64, decision: &mut Decision, begun: Begun) -> Transition {
+        let definition = &self.residence.sagas[&saga].definition;
         let occurred_at = decision.next.updated_at;
         let events = (version + 1..)
-            .zip(decision.events)
+            .zip(decision.events.drain(..))
             .map(|(version, announced)| NewEvent {
                 version,
-                type_name: Arc::from(announced.event.type_name(&definition)),
+                type_name: Arc::from(announced.event.type_name(definition)),
                 occurred_at,
                 actor: announced.actor,
                 origin: announced.origin,
                 event: announced.event,
             })
             .collect();
-        let transition = Transition {
+        Transition {
             shard: saga.shard(self.limits.shards),
-            row: decision.next.row(&definition),
+            row: decision.next.row(definition),
             events,
             start_key: begun.start_key,
             sealed_under: begun.sealed_under,
-        };
-        self.commits.push(Pending { transition, next: decision.next, commands: decision.commands, reply });
+        }
     }
 }

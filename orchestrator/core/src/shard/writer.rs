@@ -4,9 +4,10 @@
 //! [`Effect`]s it asks for. What holds at every moment:
 //!
 //! - At most one commit is under way. Transitions decided meanwhile wait in a queue and go in the next one together.
-//! - A saga has at most one transition queued or under way; it is decided on committed state only. So is a stream's one
-//!   append.
-//! - A call is asked for only after the commit that announced it.
+//! - A saga has at most one transition queued or under way; it is decided on committed state only, except that what
+//!   nothing waits for yet is decided on and becomes one transition. A stream has one append, decided on committed state.
+//! - A call is asked for only after the commit that announced it, which may be an earlier one than that of the decision
+//!   to make it.
 //! - A shard that is lost, or whose last commit is in doubt, is forgotten at once, with every saga in it: nobody is
 //!   answered from memory that may be wrong, and nothing is called for it until it is owned again.
 //!
@@ -42,6 +43,10 @@ use crate::{
     state::SagaRow,
     time::{Millis, Timestamp},
 };
+
+/// So many starts without a key go to one shard before the next one has its turn: sagas of a time then lie together, and
+/// a commit moves few fences.
+const UNKEYED_IN_A_ROW: usize = 32;
 
 /// Bounds of one replica.
 #[derive(Clone, Copy, Debug)]
@@ -180,8 +185,8 @@ pub struct Writer<R, A = R> {
     pub(super) died: BTreeMap<Shard, Epoch>,
     pub(super) commits: Commits<R, A>,
     pub(super) effects: VecDeque<Effect<R, A>>,
-    /// Turns over the owned shards for unkeyed starts.
-    pub(super) turn: usize,
+    /// Starts without a key so far, which go over the owned shards in turn.
+    unkeyed: usize,
 }
 
 #[derive(Debug)]
@@ -217,7 +222,7 @@ impl<R, A> Writer<R, A> {
             died: BTreeMap::new(),
             commits: Commits::default(),
             effects: VecDeque::new(),
-            turn: 0,
+            unkeyed: 0,
         }
     }
 
@@ -229,10 +234,7 @@ impl<R, A> Writer<R, A> {
     /// When [`Writer::tick`] is next needed.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        match (self.timers.next(), self.commits.retry_at()) {
-            (Some(timer), Some(retry)) => Some(timer.min(retry)),
-            (timer, retry) => timer.or(retry),
-        }
+        self.timers.next().into_iter().chain(self.commits.next_wake()).min()
     }
 
     #[must_use]
@@ -363,9 +365,10 @@ impl<R, A> Writer<R, A> {
         self.commit_if_idle(now);
     }
 
+    /// The shard of the next start without a key.
     fn next_shard(&mut self) -> Option<Shard> {
-        self.turn = self.turn.wrapping_add(1);
+        self.unkeyed = self.unkeyed.wrapping_add(1);
         let open = || self.owned.iter().filter(|(_, owned)| !owned.draining).map(|(shard, _)| *shard);
-        open().nth(self.turn % open().count().max(1))
+        open().nth(self.unkeyed / UNKEYED_IN_A_ROW % open().count().max(1))
     }
 }

@@ -32,8 +32,13 @@ impl SagaState {
             Event::SagaTakenOver(_) => {}
             Event::StepStarted(event) => {
                 let step = self.step_mut(&event.step)?;
-                step.work = Work { started_at: at, ..Work::default() };
+                let reached = step.is_ahead && step.work.reached;
+                step.work = Work { started_at: at, reached, ..Work::default() };
                 step.status = in_operation(event.operation);
+                step.is_ahead = false;
+                for ahead in &event.ahead {
+                    self.step_mut(ahead)?.is_ahead = true;
+                }
             }
             Event::AttemptFailed(event) => {
                 let step = self.step_mut(&event.step)?;
@@ -114,6 +119,9 @@ impl SagaState {
             Event::SagaTimedOut(_) => {}
             Event::SagaFailed(event) => {
                 self.phase = Phase::Backward;
+                for step in self.steps.iter_mut().filter(|step| step.is_ahead) {
+                    (step.is_ahead, step.work.reached) = (false, false);
+                }
                 self.failure =
                     Some(Failure { step: event.step.clone(), code: event.code.clone(), reason: event.reason.clone() });
             }

@@ -16,6 +16,9 @@ pub struct StepState {
     /// How the action ended, once it did.
     pub outcome: Option<Outcome>,
     pub output: Option<Arc<Value>>,
+    /// Of a pending step: announced already, so that it may be called before the success of what it needs is durable. With
+    /// `work.reached`, a process that is gone may have called it.
+    pub is_ahead: bool,
     /// Of the operation under way, or of the last one.
     pub work: Work,
     /// Volatile: not part of the fold.
@@ -88,6 +91,7 @@ impl StepState {
         attempt: u32,
     ) {
         self.flight = Flight::Landed;
+        self.is_ahead = false;
         self.status = status;
         self.outcome = outcome;
         self.output = output;

@@ -45,7 +45,7 @@ impl Participants {
         match duty {
             Duty::Undo { target, .. } => return self.carry_out_undo(key, target),
             _ if self.progress(key) != Progress::Unseen => return Carried::Known,
-            Duty::Act { target, .. } => self.note_target(key, Operation::Action, target),
+            Duty::Act { target, .. } => _ = self.is_the_same(key, Operation::Action, target),
             Duty::Skip { .. } | Duty::Reject { .. } | Duty::Cancel { .. } => {}
         }
         let told = match duty {
@@ -91,7 +91,7 @@ impl Participants {
     }
 
     fn carry_out_undo(&mut self, key: Key, target: &Target) -> Carried {
-        self.note_target(key, Operation::Compensation, target);
+        self.is_the_same(key, Operation::Compensation, target);
         if self.told(key, Operation::Compensation).is_some() {
             return Carried::Known;
         }

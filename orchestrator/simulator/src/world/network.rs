@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     faults::Fault,
-    judgement::Rule,
     participants::{Served, Treatment, step_index},
     store::Process,
     trace::{short, word, word_of},
@@ -182,8 +181,9 @@ impl World {
             });
             self.watch.booked(entry);
         }
-        let reused = self.participants.reused;
-        self.watch.require(reused.is_none(), Rule::Contract, || format!("{reused:?} came twice"));
+        if let Some(key) = self.participants.reused.take() {
+            self.watch.came_otherwise(key);
+        }
     }
 
     /// What was accepted has ended; whoever asked for it is called back unless it said that it polls.

@@ -234,7 +234,7 @@ pub async fn what_this_skald_cannot_read_is_not_guessed_at(database: &Database) 
     let cases = [
         ("'SagaTeleported', 0, 1, '{}'", "SagaTeleported"),
         ("'StepStarted', 0, 1, '{\"step\":1}'", "StepStarted"),
-        ("'StepStarted', 0, 2, '{\"step\":\"a\",\"operation\":\"action\"}'", "form 2 of event kind `StepStarted`"),
+        ("'StepStarted', 0, 3, '{\"step\":\"a\",\"operation\":\"action\"}'", "form 3 of event kind `StepStarted`"),
     ];
     for (position, (values, named)) in (100..).zip(cases) {
         let mut saga = Saga::new(0, 1);

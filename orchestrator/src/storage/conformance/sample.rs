@@ -156,7 +156,7 @@ impl Saga {
 }
 
 pub fn step_started(step: &str) -> Event {
-    StepStarted { step: step.to_owned(), operation: Operation::Action }.into()
+    StepStarted { step: step.to_owned(), operation: Operation::Action, ahead: Vec::new() }.into()
 }
 
 pub fn step_succeeded(step: &str) -> Event {

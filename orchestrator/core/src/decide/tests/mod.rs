@@ -1,5 +1,6 @@
 //! The machine's rules as tables, and its invariants as properties over random definitions and histories.
 
+mod ahead;
 mod choreographed;
 pub(crate) mod property;
 mod rules;

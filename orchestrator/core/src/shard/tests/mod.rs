@@ -151,12 +151,91 @@ fn transitions_of_many_sagas_go_in_one_commit() {
     assert_eq!(replica.commit_sizes(), [1, 19], "the first alone, what came meanwhile together");
 }
 
-#[test]
-fn a_chain_of_n_steps_costs_n_plus_one_commits() {
+const FINE: Happening = Happening::CallEnds { which: 0, fate: Fate::Fine };
+const APPLIED: Happening = Happening::CommitEnds(CommitFate::Applied);
+
+/// Step a of a chain a, b, c is being called.
+fn begun() -> Replica {
     let mut replica = Replica::new();
     replica.happen(&Happening::Start { key: None });
+    replica.happen(&APPLIED);
+    replica
+}
+
+#[test]
+fn steps_announced_ahead_are_called_at_once_and_become_one_transition() {
+    let mut replica = begun();
+    for step in ["a", "b", "c"] {
+        assert_eq!(&*replica.calls_made()[0].step, step);
+        assert!(replica.commit.is_none(), "nothing waits for a commit");
+        replica.happen(&FINE);
+    }
+    assert!(replica.commit.is_some(), "the end of the saga is waited for");
+    replica.happen(&APPLIED);
+    assert_eq!(replica.commit_sizes(), [1, 1]);
+    check(&mut replica);
+}
+
+#[test]
+fn a_chain_of_n_slow_steps_costs_n_plus_one_commits() {
+    let mut replica = begun();
+    for _ in 0..3 {
+        replica.happen(&FINE);
+        replica.happen(&Happening::TimePasses);
+        replica.happen(&APPLIED);
+    }
+    assert_eq!(replica.commit_sizes(), [1; 4]);
+    check(&mut replica);
+}
+
+#[test]
+fn what_nothing_waits_for_is_committed_after_a_while() {
+    let mut replica = begun();
+    replica.happen(&FINE);
+    let due = replica.writer.next_wake().expect("it is not forgotten");
+    assert!(due <= replica.now.plus(Millis(25)), "{due:?}");
+    replica.happen(&Happening::TimePasses);
+    assert!(replica.commit.is_some());
+    assert!(replica.writer.next_wake().is_none_or(|at| at > replica.now), "no other wake-up until it has ended");
+}
+
+#[test]
+fn an_operators_command_waits_for_the_commit_of_what_went_before_and_for_nothing_else() {
+    let mut replica = begun();
+    replica.happen(&FINE);
+    replica.happen(&Happening::Compensate { which: 0 });
+    assert!(replica.commit.is_some(), "what the command is decided on");
+    replica.happen(&APPLIED);
+    assert!(replica.commit.is_some(), "the command");
     replica.heal();
-    assert_eq!(replica.commit_sizes(), vec![1; 4]);
+    assert!(replica.store.rows.values().all(|row| row.status == Status::Compensated));
+    check(&mut replica);
+}
+
+#[test]
+fn what_was_called_ahead_and_is_not_in_the_log_is_called_again_after_a_crash() {
+    let mut replica = begun();
+    replica.happen(&FINE);
+    replica.happen(&FINE);
+    replica.happen(&Happening::Crash);
+    replica.heal();
+    assert!(replica.store.rows.values().all(|row| row.status == Status::Completed));
+    check(&mut replica);
+}
+
+#[test]
+fn starts_without_a_key_go_to_every_shard_some_at_a_time() {
+    let mut replica = Replica::new();
+    for _ in 0..192 {
+        replica.happen(&Happening::Start { key: None });
+    }
+    replica.heal();
+    let shards: Vec<u16> = replica.store.rows.keys().map(|saga| saga.shard(3).0).collect();
+    let count = |shard: u16| shards.iter().filter(|at| **at == shard).count();
+    assert_eq!([count(0), count(1), count(2)], [64; 3]);
+    let mut in_order = replica.acknowledged.iter().map(|(saga, _)| saga.shard(3).0).collect::<Vec<_>>();
+    in_order.dedup();
+    assert!(in_order.len() <= 7, "{in_order:?}");
 }
 
 #[test]
@@ -237,6 +316,7 @@ fn a_draining_shard_waits_for_its_call_and_the_commit_of_what_it_said() {
     assert_eq!(replica.writer.load().shards, 1, "those without a call are drained at once");
     replica.happen(&Happening::CallEnds { which: 0, fate: Fate::Fine });
     assert_eq!(replica.writer.load().shards, 1, "the report is not committed yet");
+    replica.happen(&Happening::TimePasses);
     replica.happen(&Happening::CommitEnds(CommitFate::Applied));
     assert_eq!(replica.writer.load().shards, 0);
     assert!(replica.calls_made().is_empty(), "the next step is announced and left to the next owner");

@@ -308,7 +308,7 @@ impl Replica {
             .store
             .stream(invoke.saga)
             .iter()
-            .any(|recorded| recorded.event.intent().is_some_and(|step| step == &*invoke.step));
+            .any(|recorded| recorded.event.intents().any(|step| step == &*invoke.step));
         assert!(announced, "intent before effect: {invoke:?}");
         let shard = invoke.saga.shard(SHARDS);
         assert!(self.writer.accepts(shard), "nothing new begins in a shard that is being given up");
