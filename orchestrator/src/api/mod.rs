@@ -40,7 +40,8 @@ use self::problem::{Code, Problem};
 /// Every path of the API.
 pub fn routes(config: &mut web::ServiceConfig) {
     config.app_data(web::PathConfig::default().error_handler(bad_path));
-    // A request's path is held against one pattern after the other: those asked for most come first.
+    // A request's path is held against one pattern after the other: those asked for most come first, and are in scopes, so
+    // that a word spares the patterns behind it.
     events::routes(config);
     groups::routes(config);
     sagas::routes(config);

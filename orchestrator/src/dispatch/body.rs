@@ -1,13 +1,12 @@
 //! Reading an answer's body: whole, within the cap, as JSON.
 
-use bytes::{Bytes, BytesMut};
-use reqwest::{
-    Response, StatusCode,
-    header::{CONTENT_ENCODING, HeaderMap},
-};
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_ENCODING};
+use hyper::body::Incoming;
 use serde_json::Value;
 use skald_core::classify::Body;
 use skald_core::json::{DEPTH_MAX, Limits, parse_strict};
+
+use super::http::{Failure, whole};
 
 /// Reads the body of an answer. A body that is larger than `bytes_max`, compressed or not JSON is `Unusable`, which
 /// says why; it is not read further than needed to know.
@@ -15,32 +14,15 @@ use skald_core::json::{DEPTH_MAX, Limits, parse_strict};
 /// # Errors
 ///
 /// When the connection ends before the body does: there is no whole answer.
-pub async fn read(mut response: Response, bytes_max: usize) -> reqwest::Result<Body> {
-    let too_large = || Body::Unusable(format!("larger than {bytes_max} bytes"));
+pub async fn read(response: Response<Incoming>, bytes_max: usize) -> Result<Body, Failure> {
     if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED) {
         return Ok(Body::Empty);
     }
     if let Some(encoding) = encoding(response.headers()) {
         return Ok(Body::Unusable(format!("compressed ({encoding}), which was not asked for")));
     }
-    if response.content_length().is_some_and(|length| length > bytes_max as u64) {
-        return Ok(too_large());
-    }
-    let Some(first) = response.chunk().await? else { return Ok(Body::Empty) };
-    if first.len() > bytes_max {
-        return Ok(too_large());
-    }
-    let Some(second) = response.chunk().await? else { return Ok(parse(&first)) };
-    let mut whole = BytesMut::from(first);
-    let mut next = Some(second);
-    while let Some(chunk) = next {
-        if whole.len() + chunk.len() > bytes_max {
-            return Ok(too_large());
-        }
-        whole.extend_from_slice(&chunk);
-        next = response.chunk().await?;
-    }
-    Ok(parse(&whole.freeze()))
+    let body = whole(response, bytes_max).await?;
+    Ok(body.map_or_else(|| Body::Unusable(format!("larger than {bytes_max} bytes")), |bytes| parse(&bytes)))
 }
 
 /// The content encoding, if there is one.
@@ -50,7 +32,7 @@ fn encoding(headers: &HeaderMap) -> Option<String> {
     (!text.trim().is_empty() && !text.trim().eq_ignore_ascii_case("identity")).then_some(text)
 }
 
-fn parse(bytes: &Bytes) -> Body {
+fn parse(bytes: &[u8]) -> Body {
     if bytes.is_empty() {
         return Body::Empty;
     }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-use reqwest::{
-    Client, StatusCode, Url,
-    header::{HeaderName, HeaderValue},
-};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::Empty;
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::participant::{Unusable, client, describe};
+use super::{
+    http::{Client, Failure, client, whole},
+    participant::Unusable,
+};
 use crate::config;
 
 /// Entries that one request asks for.
@@ -21,7 +23,7 @@ const PAGE_BYTES_MAX: usize = 16 << 20;
 /// A participant's ledger, by the contract of `GET /ledger`.
 #[derive(Debug)]
 pub struct Ledger {
-    client: Client,
+    client: Client<Empty<Bytes>>,
     base: Url,
     timeout: Duration,
     secret: Option<(HeaderName, HeaderValue)>,
@@ -91,26 +93,34 @@ impl Ledger {
         url.set_path(&format!("{}/ledger", self.base.path().trim_end_matches('/')));
         url.set_query(Some(&format!("after={after}&limit={ENTRIES_PER_PAGE}")));
         let path = format!("{}?{}", url.path(), url.query().unwrap_or_default());
-        let mut request = self.client.get(url).timeout(self.timeout);
-        if let Some((name, value)) = &self.secret {
-            request = request.header(name, value);
-        }
-        let unreachable =
-            |error: &reqwest::Error| LedgerError::Unreachable { path: path.clone(), reason: describe(error) };
-        let mut response = request.send().await.map_err(|error| unreachable(&error))?;
-        match response.status() {
+        let unreachable = |reason| LedgerError::Unreachable { path: path.clone(), reason };
+        let request = self.request(&url).map_err(|error| unreachable(error.to_string()))?;
+        let exchange = async {
+            let response = self.client.request(request).await?;
+            match response.status() {
+                StatusCode::OK => Ok((StatusCode::OK, whole(response, PAGE_BYTES_MAX).await?)),
+                status => Ok((status, None)),
+            }
+        };
+        let (status, body) = match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(answer) => answer.map_err(|failure: Failure| unreachable(failure.describe()))?,
+            Err(_) => return Err(unreachable(format!("no answer within {} ms", self.timeout.as_millis()))),
+        };
+        match status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::NOT_IMPLEMENTED => return Ok(LedgerPage::Missing),
             status => return Err(LedgerError::Status { path, status }),
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-            if body.len() + chunk.len() > PAGE_BYTES_MAX {
-                return Err(LedgerError::TooLarge { path });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let Some(body) = body else { return Err(LedgerError::TooLarge { path }) };
         let page: Page = serde_json::from_slice(&body).map_err(|source| LedgerError::Form { path, source })?;
         Ok(LedgerPage::Entries(page.items))
+    }
+
+    fn request(&self, url: &Url) -> http::Result<Request<Empty<Bytes>>> {
+        let mut request = Request::get(url.as_str());
+        if let Some((name, value)) = &self.secret {
+            request = request.header(name, value);
+        }
+        request.body(Empty::new())
     }
 }

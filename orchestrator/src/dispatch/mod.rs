@@ -13,6 +13,7 @@ mod callback;
 mod client;
 mod gate;
 mod headers;
+mod http;
 mod ledger;
 mod participant;
 mod retry_after;

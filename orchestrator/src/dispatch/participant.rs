@@ -1,17 +1,14 @@
 //! One participant: its HTTP client, its base URLs, its limits.
 
 use std::{
-    error::Error as _,
-    fmt::Write as _,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use reqwest::{
-    Client, Method, Request, Url,
-    header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
-    redirect, retry,
+use http::{
+    HeaderName, HeaderValue, Method, Request,
+    header::{LOCATION, RETRY_AFTER},
 };
 use skald_core::{
     classify::{Answer, Body, CallResult},
@@ -23,8 +20,10 @@ use super::{
     CallbackTokens, Term, body,
     breaker::Health,
     gate::Gate,
-    headers, retry_after,
-    sent::{Sending, WhenEmpty, outgoing},
+    headers,
+    http::{Client, Failure, client},
+    retry_after,
+    sent::{Outgoing, Sending, WhenEmpty, outgoing},
     target::Base,
     trace::TraceParent,
 };
@@ -37,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Participant {
     pub gate: Gate,
-    client: Client,
+    client: Client<Outgoing>,
     bases: Vec<Base>,
     next_base: AtomicUsize,
     timeout_max: Duration,
@@ -74,7 +73,7 @@ pub enum Unusable {
     #[error("`participants.{name}.{key}` {problem}")]
     Setting { name: String, key: String, problem: String },
     #[error("the HTTP client of participant `{name}` cannot be made: {source}")]
-    Client { name: String, source: reqwest::Error },
+    Client { name: String, source: rustls::Error },
 }
 
 impl Participant {
@@ -91,10 +90,12 @@ impl Participant {
             .transpose()
             .map_err(|(key, problem)| setting(&format!("secret_header.{key}"), problem))?;
         let client = client(config, &urls).map_err(|source| Unusable::Client { name: name.to_owned(), source })?;
+        let bases = urls.into_iter().map(Base::new).collect::<Result<_, _>>();
+        let bases = bases.map_err(|error| setting("base_url", error.to_string()))?;
         Ok(Self {
             gate: Gate::new(name, config, metrics),
             client,
-            bases: urls.into_iter().map(Base::new).collect(),
+            bases,
             next_base: AtomicUsize::new(0),
             timeout_max: Duration::from_millis(config.timeout.0),
             response_max: config.response_max.0,
@@ -115,8 +116,8 @@ impl Participant {
         let timeout = Duration::from_millis(call.invoke.timeout.0).min(self.timeout_max);
         match tokio::time::timeout(timeout, self.answer(base, request, context)).await {
             Ok(Ok(answer)) => Exchange::answered(answer),
-            Ok(Err(error)) if sending.withdraw() => Exchange::not_sent(describe(&error)),
-            Ok(Err(error)) => Exchange::maybe_sent(describe(&error), CallOutcome::Broken),
+            Ok(Err(error)) if sending.withdraw() => Exchange::not_sent(error.describe()),
+            Ok(Err(error)) => Exchange::maybe_sent(error.describe(), CallOutcome::Broken),
             Err(_) if sending.withdraw() => {
                 Exchange::not_sent(format!("no connection within {} ms", timeout.as_millis()))
             }
@@ -126,9 +127,9 @@ impl Participant {
         }
     }
 
-    fn request(&self, base: &Base, call: Call<'_>, context: &Context) -> Result<(Request, Sending), String> {
+    fn request(&self, base: &Base, call: Call<'_>, context: &Context) -> Result<(Request<Outgoing>, Sending), String> {
         let Call { invoke, trace, term } = call;
-        let url = base.url(&invoke.target.path, invoke.purpose)?;
+        let uri = base.uri(&invoke.target.path, invoke.purpose)?;
         let headers = headers::of_call(invoke, trace, &context.tokens, self.secret.as_ref())
             .map_err(|unsendable| unsendable.to_string())?;
         let (method, when_empty) = match invoke.target.method {
@@ -140,22 +141,23 @@ impl Participant {
         };
         let bytes = invoke.target.body.as_ref().map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes()));
         let (body, sending) = outgoing(bytes, when_empty, term);
-        let mut request = Request::new(method, url);
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        *request.body_mut() = Some(reqwest::Body::wrap(body));
         Ok((request, sending))
     }
 
-    async fn answer(&self, base: &Base, request: Request, context: &Context) -> reqwest::Result<Answer> {
-        let response = self.client.execute(request).await?;
+    async fn answer(&self, base: &Base, request: Request<Outgoing>, context: &Context) -> Result<Answer, Failure> {
+        let requested = request.uri().clone();
+        let response = self.client.request(request).await?;
         let status = response.status().as_u16();
         let headers = response.headers();
         let retry_after = match headers.contains_key(RETRY_AFTER) {
             true => retry_after::read(headers, context.clock.now()),
             false => None,
         };
-        let location =
-            headers.get(LOCATION).and_then(|location| base.location(response.url(), location.to_str().ok()?));
+        let location = headers.get(LOCATION).and_then(|location| base.location(&requested, location.to_str().ok()?));
         let body = body::read(response, self.response_max).await?;
         Ok(Answer { status, retry_after, location, body })
     }
@@ -193,43 +195,4 @@ impl Exchange {
             CallResult::Deferred { .. } => None,
         }
     }
-}
-
-/// Common servers close a connection that was idle for five seconds; one that closes just as a request is put on it
-/// leaves that request in doubt, so we are first.
-const IDLE_MAX: Duration = Duration::from_secs(4);
-
-/// A client for one participant, so that its pool of connections is its own and as large as its calls in flight.
-pub(super) fn client(config: &config::Participant, urls: &[Url]) -> reqwest::Result<Client> {
-    // The first call of a process sets it; the later ones find it set.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let timeout = config.timeout.min(config.connect_timeout);
-    let mut builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .no_proxy()
-        .referer(false)
-        .http1_only()
-        .tcp_nodelay(true)
-        .tcp_keepalive(Duration::from_secs(60))
-        .pool_idle_timeout(IDLE_MAX)
-        .pool_max_idle_per_host(usize::try_from(config.max_concurrency).unwrap_or(usize::MAX))
-        .connect_timeout(Duration::from_millis(timeout.0));
-    if urls.iter().all(|url| url.scheme() == "http") {
-        // Spares reading the machine's certificates, and needs none.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build()
-}
-
-/// The whole chain of causes; the URL is left out, since it may hold what a saga's input holds.
-pub(super) fn describe(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let separator = if text.is_empty() { "" } else { ": " };
-        let _ = write!(text, "{separator}{error}");
-        cause = error.source();
-    }
-    if text.is_empty() { "the request failed".to_owned() } else { text }
 }

@@ -4,6 +4,10 @@
 //! `http://catalog/v1/stock`. So is the path that [`Base::location`] makes, so a poll is built like any other call, and
 //! may go to another of the participant's base URLs. A `Location` outside the base's path prefix leads up with `..`.
 
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 use reqwest::Url;
 use skald_core::decide::Purpose;
 
@@ -11,42 +15,51 @@ use skald_core::decide::Purpose;
 #[derive(Debug)]
 pub struct Base {
     url: Url,
-    /// Without a slash at the end: paths begin with one.
-    text: String,
+    scheme: Scheme,
+    authority: Authority,
     /// The path prefix; empty or with a slash in front and none at the end.
     prefix: String,
 }
 
 impl Base {
-    #[must_use]
-    pub fn new(url: Url) -> Self {
-        let text = url.as_str().trim_end_matches('/').to_owned();
+    /// # Errors
+    ///
+    /// When it cannot be put into a request.
+    pub fn new(url: Url) -> Result<Self, http::Error> {
+        let (scheme, authority) = (url.scheme().parse()?, url.authority().parse()?);
         let prefix = url.path().trim_end_matches('/').to_owned();
-        Self { url, text, prefix }
+        Ok(Self { url, scheme, authority, prefix })
     }
 
     /// The URL of `path` on this base.
     ///
     /// # Errors
     ///
-    /// Why the path cannot be called: it is no URL, or it has a `.` or `..` segment that a saga's data may have put
+    /// Why the path cannot be called: it makes no URL, or it has a `.` or `..` segment that a saga's data may have put
     /// there (only a poll's path, which a participant chose, may).
-    pub fn url(&self, path: &str, purpose: Purpose) -> Result<Url, String> {
-        if purpose != Purpose::Poll && has_dot_segment(path) {
+    pub fn uri(&self, path: &str, purpose: Purpose) -> Result<Uri, String> {
+        let has_dots = has_dot_segment(path);
+        if has_dots && purpose != Purpose::Poll {
             return Err("the path has a `.` or `..` segment".to_owned());
         }
         let slash = if path.starts_with('/') { "" } else { "/" };
-        let mut text = String::with_capacity(self.text.len() + slash.len() + path.len());
-        text.push_str(&self.text);
-        text.push_str(slash);
-        text.push_str(path);
-        Url::parse(&text).map_err(|error| format!("the path makes no URL: {error}"))
+        let whole = [&self.prefix, slash, path].concat();
+        let whole = if has_dots || !is_plain(path) { self.normalized(&whole)? } else { whole };
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(whole);
+        uri.build().map_err(|error| format!("the path makes no URL: {error}"))
+    }
+
+    /// As a URL parser reads a path: without dot segments and fragment, and with what no URL may hold as `%` and digits.
+    fn normalized(&self, path: &str) -> Result<String, String> {
+        let text = format!("{}://{}{path}", self.scheme, self.authority);
+        let url = Url::parse(&text).map_err(|error| format!("the path makes no URL: {error}"))?;
+        Ok(url.query().map_or_else(|| url.path().to_owned(), |query| [url.path(), "?", query].concat()))
     }
 
     /// Reads a `Location`, which is relative to `requested`, as a path on this base. None if it leads to another origin.
     #[must_use]
-    pub fn location(&self, requested: &Url, location: &str) -> Option<String> {
-        let url = requested.join(location).ok()?;
+    pub fn location(&self, requested: &Uri, location: &str) -> Option<String> {
+        let url = Url::parse(&requested.to_string()).ok()?.join(location).ok()?;
         if url.origin() != self.url.origin() {
             return None;
         }
@@ -65,6 +78,11 @@ impl Base {
     }
 }
 
+/// Does a URL parser leave a path of these characters as it is, but for dot segments?
+fn is_plain(path: &str) -> bool {
+    path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&()*+,;=:@/?%".contains(&byte))
+}
+
 /// Would a URL parser remove a segment of this path?
 fn has_dot_segment(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or(path);
@@ -79,10 +97,25 @@ fn has_dot_segment(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn base(url: &str) -> Base {
-        Base::new(Url::parse(url).unwrap())
+        Base::new(Url::parse(url).unwrap()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_what_a_url_parser_makes_of_it(path in "[a-z./?%#&='\"<>{}|\\\\^~ \t\u{e9}-]{0,12}") {
+            for base_url in ["http://catalog:8081", "https://shop.test/catalog/v1/"] {
+                let uri = base(base_url).uri(&path, Purpose::Poll).unwrap();
+                let slash = if path.starts_with('/') { "" } else { "/" };
+                let mut url = Url::parse(&format!("{}{slash}{path}", base_url.trim_end_matches('/'))).unwrap();
+                url.set_fragment(None);
+                prop_assert_eq!(uri.to_string(), url.as_str());
+            }
+        }
     }
 
     #[test]
@@ -96,15 +129,15 @@ mod tests {
             ("http://catalog", "/orders/a..b/.c/..d", "http://catalog/orders/a..b/.c/..d"),
             ("http://catalog", "/x?y=/../z", "http://catalog/x?y=/../z"),
         ] {
-            assert_eq!(base(base_url).url(path, Purpose::Attempt).unwrap().as_str(), url);
+            assert_eq!(base(base_url).uri(path, Purpose::Attempt).unwrap(), url);
         }
     }
 
     #[test]
     fn a_path_that_leads_up_is_refused_unless_the_participant_chose_it() {
         for path in ["/../x", "/a/..", "/a/./b", "..", "/%2e%2E/x", "/a/.%2e", "/a\\..\\b", "/.\t./x", "/a/%2e"] {
-            assert!(base("http://catalog/v1").url(path, Purpose::Attempt).is_err(), "{path}");
-            assert!(base("http://catalog/v1").url(path, Purpose::Poll).is_ok(), "{path}");
+            assert!(base("http://catalog/v1").uri(path, Purpose::Attempt).is_err(), "{path}");
+            assert!(base("http://catalog/v1").uri(path, Purpose::Poll).is_ok(), "{path}");
         }
     }
 
@@ -125,11 +158,11 @@ mod tests {
             ("http://shop.test/catalog/v1/", "/jobs/7?a", "/../../jobs/7?a"),
         ] {
             let base = base(base_url);
-            let requested = base.url("/stock/reserve", Purpose::Attempt).unwrap();
+            let requested = base.uri("/stock/reserve", Purpose::Attempt).unwrap();
             let read = base.location(&requested, location);
             assert_eq!(read.as_deref(), Some(path), "{base_url} {location}");
-            let again = base.url(path, Purpose::Poll).unwrap();
-            let meant = requested.join(location).unwrap();
+            let again = base.uri(path, Purpose::Poll).unwrap();
+            let meant = Url::parse(&requested.to_string()).unwrap().join(location).unwrap();
             assert_eq!(
                 (again.path().trim_end_matches('/'), again.query()),
                 (meant.path().trim_end_matches('/'), meant.query())
@@ -150,7 +183,7 @@ mod tests {
             "data:text/plain,x",
         ] {
             let base = base("http://catalog:8081");
-            let requested = base.url("/stock", Purpose::Attempt).unwrap();
+            let requested = base.uri("/stock", Purpose::Attempt).unwrap();
             assert_eq!(base.location(&requested, location), None, "{location}");
         }
     }

@@ -20,6 +20,12 @@ use actix_web::{http::Method, web};
 use super::resource;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
+    let streams = web::scope("/streams")
+        .service(resource(
+            "/{id}/events",
+            [(Method::GET, web::to(stream_events::handle)), (Method::POST, web::to(append::handle))],
+        ))
+        .service(resource("/{id}/state", [(Method::GET, web::to(state::handle))]));
     config
         .service(resource(
             "/events",
@@ -28,9 +34,5 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .service(resource("/events/tail", [(Method::GET, web::to(tail::handle))]))
         .service(resource("/events/stats", [(Method::GET, web::to(stats::handle))]))
         .service(resource("/events/replay", [(Method::POST, web::to(replay::handle))]))
-        .service(resource(
-            "/streams/{id}/events",
-            [(Method::GET, web::to(stream_events::handle)), (Method::POST, web::to(append::handle))],
-        ))
-        .service(resource("/streams/{id}/state", [(Method::GET, web::to(state::handle))]));
+        .service(streams);
 }

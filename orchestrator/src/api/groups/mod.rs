@@ -22,25 +22,23 @@ use super::{
 const NAME_CHARS_MAX: usize = 63;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .service(resource("/groups", [(Method::GET, web::to(list::handle))]))
+    let groups = web::scope("/groups")
+        .service(resource("", [(Method::GET, web::to(list::handle))]))
         .service(resource(
-            "/groups/{name}",
+            "/{name}",
             [
                 (Method::GET, web::to(get::handle)),
                 (Method::PUT, web::to(put::handle)),
                 (Method::DELETE, web::to(drop::handle)),
             ],
         ))
-        .service(resource("/groups/{name}/poll", [(Method::POST, web::to(poll::handle))]))
-        .service(resource("/groups/{name}/settle", [(Method::POST, web::to(settle::handle))]))
-        .service(resource("/groups/{name}/stream", [(Method::GET, web::to(stream::handle))]))
-        .service(resource("/groups/{name}/parked", [(Method::GET, web::to(parked::list))]))
-        .service(resource("/groups/{name}/parked/{shard}/{position}", [(Method::DELETE, web::to(parked::drop))]))
-        .service(resource(
-            "/groups/{name}/parked/{shard}/{position}/replay",
-            [(Method::POST, web::to(parked::replay))],
-        ));
+        .service(resource("/{name}/poll", [(Method::POST, web::to(poll::handle))]))
+        .service(resource("/{name}/settle", [(Method::POST, web::to(settle::handle))]))
+        .service(resource("/{name}/stream", [(Method::GET, web::to(stream::handle))]))
+        .service(resource("/{name}/parked", [(Method::GET, web::to(parked::list))]))
+        .service(resource("/{name}/parked/{shard}/{position}", [(Method::DELETE, web::to(parked::drop))]))
+        .service(resource("/{name}/parked/{shard}/{position}/replay", [(Method::POST, web::to(parked::replay))]));
+    config.service(groups);
 }
 
 /// The group's name in a path.

@@ -23,18 +23,20 @@ use skald_core::ids::SagaId;
 use super::resource;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .service(resource("/sagas", [(Method::GET, web::to(list::handle)), (Method::POST, web::to(start_any::handle))]))
-        // What follows is a saga's id, or a definition's name.
-        .service(resource("/sagas/{id}", [(Method::GET, web::to(get::handle))]).guard(guard::fn_guard(ends_with_an_id)))
+    let sagas = web::scope("/sagas")
+        .service(resource("", [(Method::GET, web::to(list::handle)), (Method::POST, web::to(start_any::handle))]))
+        // What follows is a definition's name, or a saga's id.
         .service(
-            web::resource("/sagas/{definition}")
+            web::resource("/{definition}")
+                .guard(guard::Not(guard::fn_guard(ends_with_an_id)))
                 .route(web::post().to(start::handle))
                 .default_service(web::to(start::not_a_saga)),
         )
-        .service(resource("/sagas/{id}/events", [(Method::GET, web::to(events::handle))]))
-        .service(resource("/sagas/{id}/stream", [(Method::GET, web::to(stream::handle))]))
-        .service(resource("/sagas/{id}/steps/{step}/complete", [(Method::POST, web::to(complete::handle))]));
+        .service(resource("/{id}", [(Method::GET, web::to(get::handle))]))
+        .service(resource("/{id}/events", [(Method::GET, web::to(events::handle))]))
+        .service(resource("/{id}/stream", [(Method::GET, web::to(stream::handle))]))
+        .service(resource("/{id}/steps/{step}/complete", [(Method::POST, web::to(complete::handle))]));
+    config.service(sagas);
 }
 
 fn ends_with_an_id(context: &GuardContext<'_>) -> bool {

@@ -132,15 +132,15 @@ pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<S
         Some(SealedInput { input, subject }) => (input, Some(subject)),
         None => (input, None),
     };
-    let fingerprint = match &subject {
-        Some(_) => app.sealing().fingerprint(&fingerprint(ask)),
-        None => fingerprint(ask),
-    };
+    let key = ask.key.clone().map(|key| match &subject {
+        Some(_) => (key, app.sealing().fingerprint(&fingerprint(ask))),
+        None => (key, fingerprint(ask)),
+    });
     Ok(StartRequest {
         definition,
         mode: ask.mode,
         input,
-        key: ask.key.clone().map(|key| (key, fingerprint)),
+        key,
         correlation_id: context.correlation_id.to_string(),
         traceparent: context.traceparent.clone(),
         subject,

@@ -141,6 +141,7 @@ on_both! {
     tails::a_tail_says_nothing_of_what_others_wrote,
     tails::what_is_not_wanted_is_no_reason_to_look,
     tails::what_a_tail_has_missed_is_a_reason_to_look,
+    tails::what_nobody_asks_for_is_not_taken_in,
     audits::an_audit_sees_everything_page_by_page,
     audits::an_audit_sees_appended_events_too,
     audits::an_audit_hands_over_what_should_not_be,

@@ -79,6 +79,9 @@ async fn reads_the_same(backend: Backend, rounds: &[Round]) {
     let store = database.migrated(shards).await;
     // It wrote nothing itself.
     let stranger = database.open(shards).await;
+    // Only for those who ask is anything kept.
+    store.tail().beyond();
+    stranger.tail().beyond();
     let owned = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
     let mut sagas: Vec<Option<Saga>> = (0..SAGAS).map(|_| None).collect();
     let mut streams: Vec<Named> =
@@ -140,6 +143,8 @@ fn page_after(store: &dyn Storage, after: i64, head: i64) -> Option<Vec<i64>> {
 pub async fn a_tail_says_nothing_of_what_others_wrote(database: &Database) {
     let first = database.migrated(1).await;
     let second = database.open(1).await;
+    first.tail().beyond();
+    second.tail().beyond();
     let mut stream = Named::new("cart", 0, 1);
     let lease = skald_core::time::Millis(1);
     let owned = first.take_shards(&owner("a"), None, lease).await.unwrap();
@@ -197,4 +202,18 @@ pub async fn what_a_tail_has_missed_is_a_reason_to_look(database: &Database) {
     other.unwrap();
     assert!(tail.has_grown(&mut beyond));
     assert_eq!(page_after(&*store, 0, 2), None);
+}
+
+pub async fn what_nobody_asks_for_is_not_taken_in(database: &Database) {
+    let store = database.migrated(1).await;
+    let owned = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
+    let (mut saga, mut stream) = (Saga::new(0, 1), Named::new("cart", 0, 1));
+    let created = saga.create();
+    let before = i64::try_from(created.events.len()).unwrap() + 2;
+    store.commit(&mixed(&owned, vec![created], vec![stream.append(&["A", "B"])])).await.unwrap();
+    assert_eq!(page_after(&*store, 0, before), None);
+    // Now it was asked for, and goes on from where the log is.
+    store.commit(&mixed(&owned, vec![], vec![stream.append(&["A"])])).await.unwrap();
+    assert_eq!(page_after(&*store, 0, before + 1), None);
+    assert_eq!(page_after(&*store, before, before + 1), Some(vec![before + 1]));
 }

@@ -43,6 +43,8 @@ struct Shards {
     known: HashMap<Shard, Known>,
     /// Counts commits whose events are not in here.
     missed: u64,
+    /// When somebody last wanted to know of what is in here.
+    asked_at: Option<Instant>,
 }
 
 /// A shard that this process took.
@@ -91,6 +93,7 @@ impl Tail {
     /// After it.
     pub fn written(&self, batch: &Batch, result: &Result<(), CommitError>) {
         let mut shards = self.lock();
+        let is_followed = shards.asked_at.is_some_and(|at| at.elapsed() <= KEPT_FOR);
         for fence in &batch.fences {
             let shard = fence.shard;
             let Some(known) = shards.known.get_mut(&shard).filter(|known| known.epoch == fence.epoch && known.writing)
@@ -100,6 +103,7 @@ impl Tail {
             };
             known.writing = false;
             match result {
+                Ok(()) if !is_followed => known.pass_over(shard, batch),
                 Ok(()) => {
                     known.take_in(shard, batch);
                     let share = shards.known.len();
@@ -134,7 +138,7 @@ impl Tail {
         let share = (query.limit as usize / with_more).max(1);
         let mut windows = Vec::new();
         {
-            let shards = self.lock();
+            let shards = self.asked();
             for (shard, after, last, head) in asked {
                 let mut records = VecDeque::new();
                 if last > after {
@@ -160,12 +164,12 @@ impl Tail {
 
     /// To be made before the look that `after` is taken from afterwards, so that nothing falls between.
     pub fn beyond(&self) -> Beyond {
-        Beyond { after: BTreeMap::new(), filter: LogFilter::default(), missed: self.lock().missed, passed: 0 }
+        Beyond { after: BTreeMap::new(), filter: LogFilter::default(), missed: self.asked().missed, passed: 0 }
     }
 
     /// Whether commits of this process may be worth a look; if not, `beyond` is moved past them.
     pub fn has_grown(&self, beyond: &mut Beyond) -> bool {
-        let shards = self.lock();
+        let shards = self.asked();
         if shards.missed != beyond.missed {
             return true;
         }
@@ -179,6 +183,12 @@ impl Tail {
             *after = known.head;
         }
         beyond.passed >= PASSED_MAX
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Shards> {
+        let mut shards = self.lock();
+        shards.asked_at = Some(Instant::now());
+        shards
     }
 
     fn lock(&self) -> MutexGuard<'_, Shards> {
@@ -199,6 +209,14 @@ impl Known {
             self.bytes += event.data.get().len();
             self.events.push_back((now, Arc::new(event)));
         }
+    }
+
+    /// For events that nobody is there for: those before them would end in a gap.
+    fn pass_over(&mut self, shard: Shard, batch: &Batch) {
+        self.forget(0, 0);
+        let of_sagas = batch.transitions.iter().filter(|of| of.shard == shard).map(|of| of.events.len());
+        let appended = batch.appends.iter().filter(|to| to.shard == shard).map(|to| to.events.len());
+        self.head += i64::try_from(of_sagas.chain(appended).sum::<usize>()).unwrap_or(i64::MAX);
     }
 
     /// Leaves what is young, and not too much.
