@@ -124,7 +124,7 @@ impl Service {
             let interval = Duration::from_millis(config.retention.interval.0);
             tokio::spawn(retention::follow(retain, interval, app.closing()));
         }
-        let workers = config.server.workers.map_or_else(processors, usize::from);
+        let workers = config.server.workers.map_or_else(super::half_the_processors, usize::from);
         let grace = Duration::from_millis(config.server.shutdown_grace.0);
         let connections_max = super::files::connections(CONNECTIONS_MAX);
         let options = ServeOptions { workers, connections_max, stop_grace: grace };
@@ -191,10 +191,6 @@ fn advertised_url(config: &Config, addr: SocketAddr) -> String {
     }
     let loopback: IpAddr = if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     format!("http://{}", SocketAddr::new(loopback, addr.port()))
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn limits(engine: &config::Engine, shards: u16) -> Limits {

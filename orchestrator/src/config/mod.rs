@@ -60,7 +60,7 @@ pub struct Server {
     pub advertised_url: Option<String>,
     /// A larger request body is refused.
     pub body_max: ByteSize,
-    /// Threads that serve requests. None: one per processor.
+    /// Threads that serve requests. None: one per two processors.
     pub workers: Option<u16>,
     /// On SIGTERM, how long running calls may take to finish.
     pub shutdown_grace: Millis,
