@@ -17,7 +17,7 @@ use skald_core::{
     ids::{SagaId, Shard},
     shard::{
         batch::Fence,
-        writer::{Limits, StartRequest},
+        writer::{Limits, StartRequest, shard_of_key},
     },
     time::{Millis, Timestamp},
 };
@@ -141,12 +141,16 @@ impl Running {
     }
 
     async fn begin(&mut self) -> Result<SagaId, Refusal> {
+        self.begin_under(None).await
+    }
+
+    async fn begin_under(&mut self, key: Option<String>) -> Result<SagaId, Refusal> {
         self.started += 1;
         let request = StartRequest {
             definition: self.definitions.get("call", None).unwrap(),
             mode: Mode::Orchestrated,
             input: RawValue::from_string("{}".to_owned()).unwrap(),
-            key: None,
+            key: key.map(|key| (key, [0; 32])),
             correlation_id: String::new(),
             traceparent: None,
             subject: None,
@@ -158,11 +162,10 @@ impl Running {
     /// A saga in each shard, each with a call in flight.
     async fn one_in_each_shard(&mut self) -> BTreeMap<Shard, SagaId> {
         let mut sagas = BTreeMap::new();
-        for _ in 0..SHARDS {
-            let saga = self.begin().await.unwrap();
-            sagas.insert(saga.shard(SHARDS), saga);
+        for shard in (0..SHARDS).map(Shard) {
+            let key = (0..).map(|number| number.to_string()).find(|key| shard_of_key("call", key, SHARDS) == shard);
+            sagas.insert(shard, self.begin_under(key).await.unwrap());
         }
-        assert_eq!(sagas.len(), usize::from(SHARDS), "starts take turns");
         self.until("both are called", |running| running.participants.made().len() == 2).await;
         sagas
     }

@@ -200,7 +200,9 @@ async fn the_log_is_read_in_pages_by_any_filter() {
 #[actix_web::test]
 async fn who_waits_hears_of_what_comes() {
     let server = TestServer::logged().await;
-    let log = server.get("/events?after=end&wait=30s");
+    let end = server.get("/events?after=end").await.body["next_cursor"].as_str().unwrap().to_owned();
+    let log = format!("/events?after={end}&wait=30s");
+    let log = server.get(&log);
     let stream = server.get("/streams/cart-1/events?wait=30s");
     let appending = async {
         append(&server, "cart-1", json!(0), &[added("a", "p-1")]).await;
