@@ -8,13 +8,13 @@
 use crate::time::{Millis, Timestamp};
 
 /// Over so long the quickest start is looked for.
-const WINDOW: Millis = Millis(100);
+const WINDOW: Millis = Millis(50);
 
 /// Waiting for longer is too long, unless the database always takes its time.
-const WAIT_US_MAX: i64 = 25_000;
+const WAIT_US_MAX: i64 = 5_000;
 
 /// So many times the usual wait is too long in any case.
-const OF_USUAL: i64 = 4;
+const OF_USUAL: i64 = 2;
 
 /// So few sagas are never too many. While there are no more, the waits are the usual ones.
 const FEW: usize = 64;
@@ -56,10 +56,14 @@ impl Admission {
         if resident <= FEW {
             self.usual = quickest;
         }
-        let too_long = quickest > WAIT_US_MAX.max(self.usual.saturating_mul(OF_USUAL));
-        self.limit = match too_long {
-            true => (self.limit.min(resident) / 8 * 7).max(FEW),
-            false => self.limit.saturating_add(self.limit / 8),
+        let enough = WAIT_US_MAX.max(self.usual.saturating_mul(OF_USUAL));
+        self.limit = if quickest > enough {
+            // The wait grows with the number of sagas, and is to shrink to what is enough; by no more than half at once.
+            let (wanted, found) = (enough.unsigned_abs(), quickest.min(enough.saturating_mul(2)).unsigned_abs());
+            let fewer = (self.limit.min(resident) as u64).saturating_mul(wanted) / found;
+            usize::try_from(fewer).unwrap_or(usize::MAX).max(FEW)
+        } else {
+            self.limit.saturating_add(self.limit / 16)
         };
     }
 }
@@ -68,8 +72,8 @@ impl Admission {
 mod tests {
     use super::*;
 
-    /// A writer that makes a start wait for as many milliseconds as there are `per_ms` sagas, and as many starts as it admits;
-    /// a tenth of the sagas end in each window. Returns how many sagas there are in the end.
+    /// A writer that makes a start wait for a millisecond per `per_ms` sagas and as many starts as it admits; a tenth of the
+    /// sagas end in each window. Returns how many sagas there are in the end.
     fn settles_at(per_ms: usize, base_ms: u64) -> usize {
         let (mut admission, mut now, mut resident) = (Admission::default(), Timestamp::from_micros(1), 0_usize);
         for _ in 0..400 {
@@ -89,7 +93,7 @@ mod tests {
     #[test]
     fn there_are_as_many_as_the_writer_keeps_up_with() {
         let settled = settles_at(20, 0);
-        assert!((300..=700).contains(&settled), "{settled} sagas, where 500 take 25 ms");
+        assert!((75..=125).contains(&settled), "{settled} sagas, where 100 take 5 ms");
     }
 
     #[test]
