@@ -1,4 +1,4 @@
-//! How many sagas may be in memory before further starts are refused: as many as the writer keeps up with.
+//! How many sagas may be active before further starts are refused: as many as the writer keeps up with.
 //!
 //! What tells is how long a start waits for its commit, since no participant has a part in that. When the quickest start of a
 //! while waited too long, there are too many sagas, and the limit goes below what is there; when not, it rises again. So under
@@ -40,30 +40,30 @@ impl Default for Admission {
 
 impl Admission {
     /// Whether one more may begin beside so many.
-    pub const fn admits(&self, resident: usize) -> bool {
-        resident < self.limit
+    pub const fn admits(&self, active: usize) -> bool {
+        active < self.limit
     }
 
-    /// A start became durable after this time, while so many sagas were in memory.
-    pub fn acknowledged(&mut self, began: Timestamp, resident: usize, now: Timestamp) {
+    /// A start became durable after this time, while so many sagas were active.
+    pub fn acknowledged(&mut self, began: Timestamp, active: usize, now: Timestamp) {
         if now >= self.window_ends {
-            self.adjust(resident);
+            self.adjust(active);
             self.window_ends = now.plus(WINDOW);
         }
         let waited = now.as_micros() - began.as_micros();
         self.quickest = Some(self.quickest.map_or(waited, |quickest| quickest.min(waited)));
     }
 
-    fn adjust(&mut self, resident: usize) {
+    fn adjust(&mut self, active: usize) {
         let Some(quickest) = self.quickest.take() else { return };
-        if resident <= QUIET {
+        if active <= QUIET {
             self.usual = quickest;
         }
         let enough = WAIT_US_MAX.max(self.usual.saturating_mul(OF_USUAL));
         self.limit = if quickest > enough {
             // The wait grows with the number of sagas, and is to shrink to what is enough; by no more than half at once.
             let (wanted, found) = (enough.unsigned_abs(), quickest.min(enough.saturating_mul(2)).unsigned_abs());
-            let fewer = (self.limit.min(resident) as u64).saturating_mul(wanted) / found;
+            let fewer = (self.limit.min(active) as u64).saturating_mul(wanted) / found;
             usize::try_from(fewer).unwrap_or(usize::MAX).max(FEW)
         } else {
             self.limit.saturating_add(self.limit / 16)
@@ -78,19 +78,19 @@ mod tests {
     /// A writer that makes a start wait for a millisecond per `per_ms` sagas and as many starts as it admits; a tenth of the
     /// sagas end in each window. Returns how many sagas there are in the end.
     fn settles_at(per_ms: usize, base_ms: u64) -> usize {
-        let (mut admission, mut now, mut resident) = (Admission::default(), Timestamp::from_micros(1), 0_usize);
+        let (mut admission, mut now, mut active) = (Admission::default(), Timestamp::from_micros(1), 0_usize);
         for _ in 0..400 {
-            resident -= resident / 10;
+            active -= active / 10;
             for _ in 0..1_000 {
-                if admission.admits(resident) && resident < 10_000 {
-                    resident += 1;
+                if admission.admits(active) && active < 10_000 {
+                    active += 1;
                 }
             }
             let began = now;
-            now = now.plus(Millis(100 + base_ms + (resident / per_ms) as u64));
-            admission.acknowledged(began.plus(Millis(100)), resident, now);
+            now = now.plus(Millis(100 + base_ms + (active / per_ms) as u64));
+            admission.acknowledged(began.plus(Millis(100)), active, now);
         }
-        resident
+        active
     }
 
     #[test]
@@ -109,10 +109,10 @@ mod tests {
     fn a_database_that_always_takes_its_time_is_no_reason() {
         let mut admission = Admission::default();
         let mut now = Timestamp::from_micros(1);
-        for resident in [10, 10, 5_000, 5_000] {
+        for active in [10, 10, 5_000, 5_000] {
             let began = now;
             now = now.plus(Millis(120));
-            admission.acknowledged(began, resident, now);
+            admission.acknowledged(began, active, now);
         }
         assert!(admission.admits(5_000));
     }

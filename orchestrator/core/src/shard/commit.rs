@@ -123,7 +123,7 @@ impl<R, A> Writer<R, A> {
             }
             self.count_unfinished(transition);
             if transition.creates() {
-                self.admission.acknowledged(transition.row.created_at, self.residence.len(), now);
+                self.admission.acknowledged(transition.row.created_at, self.active(), now);
             }
             let Some(resident) = self.residence.get_mut(saga) else { continue };
             resident.state = next;

@@ -296,9 +296,14 @@ impl<R, A> Writer<R, A> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.residence.len() < self.limits.resident_max
-            && self.admission.admits(self.residence.len())
+            && self.admission.admits(self.active())
             && self.commits.queued() < self.limits.queue_max
             && self.commits.stalled().is_none()
+    }
+
+    /// Calls in flight and what waits for a commit: sagas that wait for something else are no load.
+    pub(super) fn active(&self) -> usize {
+        self.owned.values().map(|owned| owned.calls.len()).sum::<usize>() + self.commits.queued()
     }
 
     /// Begins a saga. `reply` is answered when its first events are durable.
