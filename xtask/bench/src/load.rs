@@ -24,6 +24,10 @@ use crate::{
 const CHECKOUTS_MIN: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a start is answered that comes when too much is going on.
+pub const SHED: u16 = 503;
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// Who is asked for checkouts, and what for: first one that goes through, then one that is declined.
 #[derive(Clone, Debug)]
 pub enum Asked {
@@ -135,7 +139,7 @@ pub async fn run(asked: &Asked, load: Load, mut at_edge: impl AsyncFnMut() -> Re
     Ok(seen)
 }
 
-/// Makes the first of the requests so many times; `progress` is told of each.
+/// Makes the first of the requests so many times; `progress` is told of each. One that is shed is made again a little later.
 ///
 /// # Errors
 ///
@@ -153,7 +157,7 @@ pub async fn repeat(
         running.spawn(async move {
             let mut till = Till::open(&asked).await?;
             while begun.fetch_add(1, Ordering::Relaxed) < times {
-                till.checkout(false).await?;
+                till.checkout_when_there_is_room().await?;
                 progress();
             }
             anyhow::Ok(())
@@ -200,6 +204,17 @@ impl<'a> Till<'a> {
         match asked {
             Asked::Services(services, orders) => Ok(Self::Services(services, orders)),
             Asked::Server(address, requests) => Ok(Self::Server(Connection::open(*address).await?, requests)),
+        }
+    }
+
+    async fn checkout_when_there_is_room(&mut self) -> Result<()> {
+        let Self::Server(connection, requests) = self else { return self.checkout(false).await };
+        loop {
+            let answer = connection.exchange(&requests[0].bytes).await?;
+            if answer.status != SHED {
+                return requests[0].check(answer.status, answer.body);
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 

@@ -17,10 +17,9 @@ use tokio::task::JoinSet;
 use super::{Findings, Scene};
 use crate::{
     http::Connection,
-    load::{Asked, Load, Request},
+    load::{Asked, Load, Request, SHED},
 };
 
-const SHED: u16 = 503;
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
 
