@@ -31,6 +31,7 @@ mod retention;
 mod smtp_server;
 mod starts;
 mod stream;
+mod traces;
 mod tutorial;
 mod verify;
 mod waiting;

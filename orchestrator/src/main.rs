@@ -17,6 +17,7 @@ mod neighbours;
 mod personal;
 mod retention;
 mod signature;
+mod spans;
 mod storage;
 mod verify;
 mod webhooks;

@@ -27,6 +27,7 @@ use crate::{
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
     personal::{SealedCalls, Sealing},
+    spans::Spans,
     storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
     webhooks::{guard::Guard, registry::Registry},
 };
@@ -277,6 +278,7 @@ impl<S: Store> TestServer<S> {
             definitions: Arc::clone(&definitions),
             metrics: Arc::clone(&metrics),
             owner: owner.clone(),
+            spans: Spans::default(),
             limits,
             lease: LEASE,
             grace: Millis(5000),

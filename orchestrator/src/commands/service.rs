@@ -30,6 +30,7 @@ use crate::{
     neighbours::{Neighbours, Sign},
     personal::{SealedCalls, Sealing},
     retention::{self, Retain},
+    spans::{Exporting, Spans},
     storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
     webhooks::{self, guard::Guard, registry::Registry},
 };
@@ -52,6 +53,7 @@ pub struct Service {
     engine: Engine,
     grace: Duration,
     sign: Option<Sign>,
+    exporting: Exporting,
     server: actix_web::dev::ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -67,13 +69,16 @@ impl Service {
         let secret = store.secret().await?;
         let metrics = Arc::new(Metrics::new());
         let tokens = callback_tokens(config, &secret)?;
-        let participants =
-            Arc::new(HttpParticipants::new(&config.participants, clock.clone(), tokens.clone(), &metrics)?);
+        let replica = Uuid::new_v4().to_string();
+        let (spans, exporting) = Spans::open(&config.traces, &replica, &metrics)?;
+        let (calling, tokens_of_calls) = (&config.participants, tokens.clone());
+        let participants = HttpParticipants::new(calling, clock.clone(), tokens_of_calls, &metrics, spans.clone())?;
+        let participants = Arc::new(participants);
         let sealing = Arc::new(Sealing::new(Arc::clone(&store), &secret));
         let sealed = SealedCalls::new(participants.clone(), Arc::clone(&sealing), clock.clone());
         let definitions = definitions(config, &store, &clock, bundled).await?;
         let shards = u16::try_from(store.shards().await?.len()).context("the database has too many shards")?;
-        let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(advertised_url(config, addr)) };
+        let owner = Owner { id: replica, url: Some(advertised_url(config, addr)) };
         let sign = take_over_from_the_dead(&*store, &secret, &owner.id).await?;
         let engine = Engine::run(Parts {
             store: Arc::clone(&store),
@@ -82,6 +87,7 @@ impl Service {
             definitions: Arc::clone(&definitions),
             metrics: Arc::clone(&metrics),
             owner: owner.clone(),
+            spans,
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
             // No longer than who asks for something of the shard waits for its next owner.
@@ -143,7 +149,7 @@ impl Service {
         let options = ServeOptions { workers, connections_max, stop_grace: grace };
         let server = app::serve(listener, Arc::clone(&app), options)?;
         let handle = server.handle();
-        Ok(Self { addr, app, engine, grace, sign, server: handle, serving: tokio::spawn(server) })
+        Ok(Self { addr, app, engine, grace, sign, exporting, server: handle, serving: tokio::spawn(server) })
     }
 
     pub const fn addr(&self) -> SocketAddr {
@@ -159,6 +165,7 @@ impl Service {
             Ok(Err(error)) => tracing::warn!(%error, "the HTTP server ended with an error"),
             Err(error) => tracing::error!(%error, "the HTTP server's task failed"),
         }
+        self.exporting.stop().await;
         drop(self.sign);
     }
 }

@@ -46,6 +46,7 @@ pub struct Config {
     pub bus: Bus,
     pub retention: Retention,
     pub webhooks: Webhooks,
+    pub traces: Traces,
     pub log: Log,
     /// By the name that definitions call them.
     pub participants: BTreeMap<String, Participant>,
@@ -193,6 +194,23 @@ pub struct Webhooks {
 impl Default for Webhooks {
     fn default() -> Self {
         Self { allow_private: false, timeout: Millis(10_000) }
+    }
+}
+
+/// Spans for OpenTelemetry.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Traces {
+    /// The collector, by OTLP over HTTP. None: no spans.
+    pub endpoint: Option<String>,
+    /// Of the sagas whose starter has no trace, how many get one: 0 to 1.
+    pub sample_ratio: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, sample_ratio: 1.0 }
     }
 }
 

@@ -41,6 +41,7 @@ fn everything() -> Config {
             ..Server::default()
         },
         retention: super::Retention { age: Some(Millis(0)), archive: Some("a".into()), ..super::Retention::default() },
+        traces: super::Traces { endpoint: Some("http://a:1".to_owned()), ..super::Traces::default() },
         bus: super::Bus { url: Some(ServerUrl::new("redis://a")), ..super::Bus::default() },
         participants: BTreeMap::from([(
             "sales".to_owned(),

@@ -32,6 +32,7 @@ use crate::{
     config,
     metrics::{CallOutcome, ServiceMetrics},
     signature::Signer,
+    spans::Spans,
 };
 
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub struct Participant {
 pub struct Context {
     pub clock: std::sync::Arc<dyn Clock>,
     pub tokens: CallbackTokens,
+    pub spans: Spans,
 }
 
 /// A call to be made.
@@ -186,6 +188,13 @@ impl Exchange {
         };
         let outcome = CallOutcome::of_status(answer.status);
         Self { result: CallResult::Answered(answer), outcome, health }
+    }
+
+    pub fn http_status(&self) -> Option<u16> {
+        match &self.result {
+            CallResult::Answered(answer) => Some(answer.status),
+            CallResult::NotSent { .. } | CallResult::MaybeSent { .. } | CallResult::Deferred { .. } => None,
+        }
     }
 
     /// Why it failed and whether that is more than a participant's own refusal or "later"; None if it did not.

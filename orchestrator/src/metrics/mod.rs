@@ -41,6 +41,7 @@
 //! | `retention_runs_total` | counter | result | searches for what is old, by this replica |
 //! | `retention_removed_total` | counter | kind | sagas, other streams and events that this replica archived and removed |
 //! | `retention_oldest_kept_timestamp_seconds` | gauge | | Unix time at which the oldest stream in the database began, as of this replica's last run; 0 before |
+//! | `spans_total` | counter | result | spans given to the collector, or dropped |
 //! | `webhook_attempts_total` | counter | outcome | messages that this replica sent to webhooks |
 //! | `forwarded_requests_total` | counter | kind, result | requests sent to the owner of a shard |
 //!
@@ -55,13 +56,14 @@ mod register;
 mod retention;
 mod sagas;
 mod shards;
+mod spans;
 mod webhooks;
 
 use prometheus::{Registry, TextEncoder};
 
 use self::{
     calls::CallMetrics, engine::EngineMetrics, events::EventMetrics, http::HttpMetrics, retention::RetentionMetrics,
-    sagas::SagaMetrics, shards::ShardMetrics, webhooks::WebhookMetrics,
+    sagas::SagaMetrics, shards::ShardMetrics, spans::SpanMetrics, webhooks::WebhookMetrics,
 };
 pub use self::{
     calls::{CallKind, CallOutcome, DeferReason, ServiceMetrics},
@@ -84,6 +86,7 @@ pub struct Metrics {
     pub shards: ShardMetrics,
     pub retention: RetentionMetrics,
     pub webhooks: WebhookMetrics,
+    pub spans: SpanMetrics,
 }
 
 impl Default for Metrics {
@@ -109,6 +112,7 @@ impl Metrics {
             shards: ShardMetrics::new(&registry),
             retention: RetentionMetrics::new(&registry),
             webhooks: WebhookMetrics::new(&registry),
+            spans: SpanMetrics::new(&registry),
             registry,
         }
     }
