@@ -1,6 +1,7 @@
 import java.time.Duration;
 import java.util.List;
 import skald.client.Skald;
+import skald.client.generated.api.SagasApi.APIListSagasRequest;
 import skald.client.generated.api.SagasApi.APIStartCheckoutRequest;
 import skald.client.generated.model.CheckoutInput;
 import skald.client.generated.model.CheckoutInputItemsInner;
@@ -24,6 +25,16 @@ public final class Checkout {
             .startCheckout(APIStartCheckoutRequest.newBuilder().checkoutInput(order).prefer("respond-async").build());
     Saga saga = skald.waitUntilEnded(begun.getId(), Duration.ofMinutes(1));
     System.out.println("checkout " + saga.getId() + ": " + saga.getStatus());
-    System.exit(saga.getStatus() == SagaStatus.COMPLETED ? 0 : 1);
+
+    APIListSagasRequest lastEnded =
+        APIListSagasRequest.newBuilder()
+            .status(List.of(SagaStatus.COMPLETED, SagaStatus.COMPENSATED))
+            .definition("checkout")
+            .limit(5)
+            .build();
+    boolean isListed =
+        skald.sagas().listSagas(lastEnded).getItems().stream().anyMatch(other -> other.getId().equals(saga.getId()));
+    System.out.println("it is among the last that ended: " + isListed);
+    System.exit(isListed && saga.getStatus() == SagaStatus.COMPLETED ? 0 : 1);
   }
 }

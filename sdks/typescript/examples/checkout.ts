@@ -16,4 +16,10 @@ const { data: begun, error } = await skald.api.POST("/sagas/checkout", {
 if (!begun) throw new Error(JSON.stringify(error));
 const saga = await skald.waitUntilEnded(begun.id, 60);
 console.log(`checkout ${saga.id}: ${saga.status}`);
+
+const { data: ended } = await skald.api.GET("/sagas", {
+  params: { query: { status: ["completed", "compensated"], definition: "checkout", limit: 5 } },
+});
+console.log(`the last that ended: ${ended?.items.map((saga) => saga.state).join(", ")}`);
+if (!ended?.items.some(({ id }) => id === saga.id)) throw new Error("it is not among them");
 if (saga.status !== "completed") process.exitCode = 1;

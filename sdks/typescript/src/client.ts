@@ -54,7 +54,13 @@ export class Skald {
 
   constructor(baseUrl: string, options: SkaldOptions = {}) {
     const headers = options.apiKey === undefined ? {} : { Authorization: `Bearer ${options.apiKey}` };
-    this.api = createClient<paths>({ baseUrl, headers, fetch: repeating(options.fetch ?? fetch, options) });
+    this.api = createClient<paths>({
+      baseUrl,
+      headers,
+      fetch: repeating(options.fetch ?? fetch, options),
+      // Lists in queries are `a,b`, which the types do not tell.
+      querySerializer: { array: { style: "form", explode: false } },
+    });
   }
 
   /** Starts a saga; the answer waits for its end for a while, so look at `status`. */

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 	"time"
 
 	skald "skald.internal/client"
@@ -31,7 +32,15 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("checkout %s: %s\n", saga.Id, saga.Status)
-	if saga.Status != api.SAGASTATUS_COMPLETED {
+
+	statuses := []api.SagaStatus{api.SAGASTATUS_COMPLETED, api.SAGASTATUS_COMPENSATED}
+	ended, _, err := client.SagasAPI.ListSagas(ctx).Status(statuses).Definition("checkout").Limit(5).Execute()
+	if err != nil {
+		log.Fatal(err)
+	}
+	isListed := slices.ContainsFunc(ended.Items, func(other api.SagaSummary) bool { return other.Id == saga.Id })
+	fmt.Printf("it is among the last that ended: %t\n", isListed)
+	if !isListed || saga.Status != api.SAGASTATUS_COMPLETED {
 		os.Exit(1)
 	}
 }
