@@ -34,6 +34,7 @@ pub fn to_3_0(specification: &Value) -> Result<Value> {
     }
     each(document.pointer_mut("/components/schemas"), schema)?;
     each(document.pointer_mut("/paths"), path)?;
+    drop_roles(&mut document);
     // In 3.0 only an extension can hold them.
     if let Some(mut webhooks) = document.as_object_mut().and_then(|document| document.shift_remove("webhooks")) {
         each(Some(&mut webhooks), path)?;
@@ -67,6 +68,22 @@ fn body(of: &mut Value) -> Result<()> {
     fields.get_mut("schema").map_or(Ok(()), schema)?;
     each(fields.get_mut("headers"), body)?;
     each(fields.get_mut("content"), body)
+}
+
+/// 3.1 lets an operation name the roles that it needs of any kind of credentials, 3.0 of OAuth 2 and OpenID Connect only.
+fn drop_roles(document: &mut Value) {
+    let Some(Value::Object(schemes)) = document.pointer("/components/securitySchemes").cloned() else { return };
+    let has_scopes = |name: &str| {
+        schemes.get(name).is_some_and(|scheme| scheme["type"] == "oauth2" || scheme["type"] == "openIdConnect")
+    };
+    let items = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
+    let operations = items.filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    let alternatives = operations.filter_map(|operation| operation.get_mut("security")?.as_array_mut()).flatten();
+    for (name, roles) in alternatives.filter_map(Value::as_object_mut).flatten() {
+        if !has_scopes(name) {
+            *roles = json!([]);
+        }
+    }
 }
 
 fn schema(value: &mut Value) -> Result<()> {
@@ -167,6 +184,18 @@ mod tests {
         let cart = json!({"properties": {"lines": {"items": {"prefixItems": []}}}});
         let error = to_3_0(&json!({"components": {"schemas": {"Cart": cart}}})).unwrap_err();
         assert!(format!("{error:#}").starts_with("Cart: lines: items: OpenAPI 3.0 has no `prefixItems`"), "{error:#}");
+    }
+
+    #[test]
+    fn roles_are_for_kinds_of_credentials_that_have_them() {
+        let document = |roles: Value| {
+            json!({
+                "openapi": "3.0.3",
+                "components": {"securitySchemes": {"key": {"type": "http"}, "login": {"type": "oauth2"}}},
+                "paths": {"/carts": {"get": {"security": [{"key": roles, "login": ["read"]}]}}},
+            })
+        };
+        assert_eq!(to_3_0(&document(json!(["read"]))).unwrap(), document(json!([])));
     }
 
     #[test]
