@@ -62,6 +62,8 @@ type APIClient struct {
 	OperationsAPI *OperationsAPIService
 
 	SagasAPI *SagasAPIService
+
+	WebhooksAPI *WebhooksAPIService
 }
 
 type service struct {
@@ -87,6 +89,7 @@ func NewAPIClient(cfg *Configuration) *APIClient {
 	c.GroupsAPI = (*GroupsAPIService)(&c.common)
 	c.OperationsAPI = (*OperationsAPIService)(&c.common)
 	c.SagasAPI = (*SagasAPIService)(&c.common)
+	c.WebhooksAPI = (*WebhooksAPIService)(&c.common)
 
 	return c
 }

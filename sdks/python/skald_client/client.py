@@ -19,6 +19,7 @@ from skald_client.generated import (
     SagaMode,
     SagasApi,
     StartSagaRequest,
+    WebhooksApi,
 )
 from skald_client.repeat import RepeatingPool, Retries
 
@@ -55,6 +56,7 @@ class Skald:
         self.events = EventsApi(client)
         self.groups = GroupsApi(client)
         self.operations = OperationsApi(client)
+        self.webhooks = WebhooksApi(client)
 
     def start(
         self,

@@ -25,6 +25,7 @@ __all__ = [
     "GroupsApi",
     "OperationsApi",
     "SagasApi",
+    "WebhooksApi",
     "ApiResponse",
     "ApiClient",
     "Configuration",
@@ -97,6 +98,7 @@ __all__ = [
     "SagaEventPage",
     "SagaFailure",
     "SagaMode",
+    "SagaNews",
     "SagaPage",
     "SagaParking",
     "SagaStatus",
@@ -119,6 +121,12 @@ __all__ = [
     "SubjectState",
     "SubjectView",
     "UnownedShard",
+    "WebhookAttempt",
+    "WebhookAttemptPage",
+    "WebhookDisabled",
+    "WebhookList",
+    "WebhookRequest",
+    "WebhookView",
 ]
 
 # import apis into sdk package
@@ -129,6 +137,7 @@ from skald_client.generated.api.events_api import EventsApi as EventsApi
 from skald_client.generated.api.groups_api import GroupsApi as GroupsApi
 from skald_client.generated.api.operations_api import OperationsApi as OperationsApi
 from skald_client.generated.api.sagas_api import SagasApi as SagasApi
+from skald_client.generated.api.webhooks_api import WebhooksApi as WebhooksApi
 
 # import ApiClient
 from skald_client.generated.api_response import ApiResponse as ApiResponse
@@ -205,6 +214,7 @@ from skald_client.generated.models.saga_event import SagaEvent as SagaEvent
 from skald_client.generated.models.saga_event_page import SagaEventPage as SagaEventPage
 from skald_client.generated.models.saga_failure import SagaFailure as SagaFailure
 from skald_client.generated.models.saga_mode import SagaMode as SagaMode
+from skald_client.generated.models.saga_news import SagaNews as SagaNews
 from skald_client.generated.models.saga_page import SagaPage as SagaPage
 from skald_client.generated.models.saga_parking import SagaParking as SagaParking
 from skald_client.generated.models.saga_status import SagaStatus as SagaStatus
@@ -227,4 +237,10 @@ from skald_client.generated.models.subject_erasure import SubjectErasure as Subj
 from skald_client.generated.models.subject_state import SubjectState as SubjectState
 from skald_client.generated.models.subject_view import SubjectView as SubjectView
 from skald_client.generated.models.unowned_shard import UnownedShard as UnownedShard
+from skald_client.generated.models.webhook_attempt import WebhookAttempt as WebhookAttempt
+from skald_client.generated.models.webhook_attempt_page import WebhookAttemptPage as WebhookAttemptPage
+from skald_client.generated.models.webhook_disabled import WebhookDisabled as WebhookDisabled
+from skald_client.generated.models.webhook_list import WebhookList as WebhookList
+from skald_client.generated.models.webhook_request import WebhookRequest as WebhookRequest
+from skald_client.generated.models.webhook_view import WebhookView as WebhookView
 

@@ -123,5 +123,6 @@ pub mod events_api;
 pub mod groups_api;
 pub mod operations_api;
 pub mod sagas_api;
+pub mod webhooks_api;
 
 pub mod configuration;

@@ -903,6 +903,109 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List webhooks. */
+        get: operations["listWebhooks"];
+        put?: never;
+        /**
+         * Make a webhook.
+         * @description It is told of what comes from now on: at least once, each saga's news in order, signed as Standard Webhooks has it. A message
+         *     that is not answered with 2xx is sent again, later and later, for about three days; 410 ends it all. The secret is shown once.
+         */
+        post: operations["createWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show a webhook. */
+        get: operations["getWebhook"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a webhook.
+         * @description With what it was not told yet, and its attempts.
+         */
+        delete: operations["deleteWebhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{id}/attempts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a webhook's attempts.
+         * @description Those of the last 30 days. What failed for good is parked in the consumer group `webhook-<id>`, where it can be replayed.
+         */
+        get: operations["listWebhookAttempts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{id}/enable": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Enable a webhook.
+         * @description It is told of everything that has come meanwhile.
+         */
+        post: operations["enableWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/webhooks/{id}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Replace a webhook's secret.
+         * @description For 24 hours each message has a signature with the secret before, too. The new one is shown once.
+         */
+        post: operations["rotateWebhookSecret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/sagas/checkout": {
         parameters: {
             query?: never;
@@ -1932,6 +2035,11 @@ export interface components {
          * @enum {string}
          */
         SagaMode: "orchestrated" | "choreographed";
+        /**
+         * @description What there is to tell of a saga. `parked` comes for each step that parks.
+         * @enum {string}
+         */
+        SagaNews: "completed" | "compensated" | "abandoned" | "parked";
         /** @description A page of sagas, newest first. */
         SagaPage: {
             items: components["schemas"]["SagaSummary"][];
@@ -2181,6 +2289,101 @@ export interface components {
             head: number;
             /** @description Whose lease ended without being renewed; absent when it was given up. */
             last_owner?: string;
+        };
+        /** @description One try to deliver a message. */
+        WebhookAttempt: {
+            /**
+             * @description The `webhook-id` of the message.
+             * @example 01920000-0000-7000-8000-000000000000-12
+             */
+            message: string;
+            /** @example saga.completed */
+            type: string;
+            /**
+             * Format: int32
+             * @description 1 for the first.
+             * @example 1
+             */
+            number: number;
+            at: components["schemas"]["Moment"];
+            /**
+             * Format: int64
+             * @example 27
+             */
+            duration_ms: number;
+            /**
+             * Format: int32
+             * @description Absent when there was no answer.
+             * @example 204
+             */
+            http_status?: number;
+            /**
+             * @description Absent when it was delivered.
+             * @example answered 500
+             */
+            error?: string;
+        };
+        /** @description A page of attempts. */
+        WebhookAttemptPage: {
+            /** @description The latest first. */
+            items: components["schemas"]["WebhookAttempt"][];
+            /**
+             * @description Give it as `cursor` to go on; absent when there were no more.
+             * @example 4711
+             */
+            next_cursor?: string;
+        };
+        /** @description Since when, and why, nothing is sent. */
+        WebhookDisabled: {
+            at: components["schemas"]["Moment"];
+            /** @example the receiver answered 410 Gone */
+            reason: string;
+        };
+        /** @description Every webhook, the oldest first. */
+        WebhookList: {
+            items: components["schemas"]["WebhookView"][];
+        };
+        /** @description Whom to tell, and of what. */
+        WebhookRequest: {
+            /**
+             * @description Where messages are posted to: https, and a public address, unless the server allows others.
+             * @example https://shop.example/skald
+             */
+            url: string;
+            /** @description Everything if left out. */
+            events?: components["schemas"]["SagaNews"][];
+            /**
+             * @description Of whose sagas; of all if left out.
+             * @example [
+             *       "checkout"
+             *     ]
+             */
+            definitions?: string[];
+        };
+        /** @description A webhook. Its consumer group `webhook-<id>` shows how far it is behind, and what is parked. */
+        WebhookView: {
+            /** @example 9b2b7f0e-5a0c-4a7e-8b0e-2f6f8f0c1d2e */
+            id: string;
+            /** @example https://shop.example/skald */
+            url: string;
+            /** @description What it is told of. */
+            events: components["schemas"]["SagaNews"][];
+            /**
+             * @description Of whose sagas; empty for all.
+             * @example [
+             *       "checkout"
+             *     ]
+             */
+            definitions: string[];
+            created_at: components["schemas"]["Moment"];
+            /** @description Absent while messages are sent. */
+            disabled?: components["schemas"]["WebhookDisabled"];
+            /**
+             * @description What its messages are signed with, `whsec_` and base64 as Standard Webhooks has it; shown only when it is made or
+             *     replaced.
+             * @example whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
+             */
+            secret?: string;
         };
         CheckoutInput: {
             customer_id: string;
@@ -7329,6 +7532,549 @@ export interface operations {
             };
             /** @description `saga_removed`: The saga ended long ago and was moved to the archive. */
             410: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listWebhooks: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Every webhook */
+            200: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookList"];
+                };
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createWebhook: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookRequest"];
+            };
+        };
+        responses: {
+            /** @description The webhook, with its secret */
+            201: {
+                headers: {
+                    /** @description The webhook's path */
+                    Location?: string;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookView"];
+                };
+            };
+            /** @description `invalid_json`: The body is not JSON that can be accepted. `invalid_body`: The body does not have the form of this call. `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: The request took too long to arrive. */
+            408: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_many_webhooks`: There are as many webhooks as there can be. */
+            409: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body_too_large`: The body is too large. */
+            413: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
+            415: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getWebhook: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path: {
+                /** @description The webhook */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook */
+            200: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookView"];
+                };
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `webhook_not_found`: There is no such webhook. */
+            404: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteWebhook: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path: {
+                /** @description The webhook */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone */
+            204: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `webhook_not_found`: There is no such webhook. */
+            404: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listWebhookAttempts: {
+        parameters: {
+            query?: {
+                /** @description A `next_cursor` */
+                cursor?: number;
+                /** @description Items of a page; 50 if left out */
+                limit?: number;
+            };
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path: {
+                /** @description The webhook */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of attempts */
+            200: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookAttemptPage"];
+                };
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `webhook_not_found`: There is no such webhook. */
+            404: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enableWebhook: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path: {
+                /** @description The webhook */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook */
+            200: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookView"];
+                };
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `webhook_not_found`: There is no such webhook. */
+            404: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotateWebhookSecret: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path: {
+                /** @description The webhook */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The webhook, with its new secret */
+            200: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookView"];
+                };
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `webhook_not_found`: There is no such webhook. */
+            404: {
                 headers: {
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;

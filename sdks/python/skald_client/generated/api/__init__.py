@@ -8,4 +8,5 @@ from skald_client.generated.api.events_api import EventsApi
 from skald_client.generated.api.groups_api import GroupsApi
 from skald_client.generated.api.operations_api import OperationsApi
 from skald_client.generated.api.sagas_api import SagasApi
+from skald_client.generated.api.webhooks_api import WebhooksApi
 

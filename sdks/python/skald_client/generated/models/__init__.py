@@ -76,6 +76,7 @@ from skald_client.generated.models.saga_event import SagaEvent
 from skald_client.generated.models.saga_event_page import SagaEventPage
 from skald_client.generated.models.saga_failure import SagaFailure
 from skald_client.generated.models.saga_mode import SagaMode
+from skald_client.generated.models.saga_news import SagaNews
 from skald_client.generated.models.saga_page import SagaPage
 from skald_client.generated.models.saga_parking import SagaParking
 from skald_client.generated.models.saga_status import SagaStatus
@@ -98,4 +99,10 @@ from skald_client.generated.models.subject_erasure import SubjectErasure
 from skald_client.generated.models.subject_state import SubjectState
 from skald_client.generated.models.subject_view import SubjectView
 from skald_client.generated.models.unowned_shard import UnownedShard
+from skald_client.generated.models.webhook_attempt import WebhookAttempt
+from skald_client.generated.models.webhook_attempt_page import WebhookAttemptPage
+from skald_client.generated.models.webhook_disabled import WebhookDisabled
+from skald_client.generated.models.webhook_list import WebhookList
+from skald_client.generated.models.webhook_request import WebhookRequest
+from skald_client.generated.models.webhook_view import WebhookView
 

@@ -13,6 +13,7 @@ import skald.client.generated.api.EventsApi;
 import skald.client.generated.api.GroupsApi;
 import skald.client.generated.api.OperationsApi;
 import skald.client.generated.api.SagasApi;
+import skald.client.generated.api.WebhooksApi;
 import skald.client.generated.model.Saga;
 import skald.client.generated.model.StartSagaRequest;
 
@@ -77,6 +78,10 @@ public final class Skald {
 
   public OperationsApi operations() {
     return new OperationsApi(client);
+  }
+
+  public WebhooksApi webhooks() {
+    return new WebhooksApi(client);
   }
 
   /**
