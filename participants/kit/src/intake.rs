@@ -46,6 +46,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Handles deliveries of one stream, in the order given, and says what became of each; those that it leaves out have
     /// failed.
     fn handle(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Settled>> + Send;
+
+    /// A poll failed.
+    fn not_polled(&self);
 }
 
 /// Shard and position: what an event is known by, however often it is delivered.
@@ -156,6 +159,7 @@ impl<H: Handler> Intake<H> {
             }
             Err(error) => {
                 tracing::warn!(%error, "no events can be had now");
+                self.handler.not_polled();
                 self.put_back(settlements);
                 Err(())
             }

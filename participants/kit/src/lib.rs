@@ -75,6 +75,6 @@ pub use consumer::{Consumer, ConsumerOptions};
 pub use db::{Db, DbError, DbOptions};
 pub use intake::IntakeOptions;
 pub use key::{Key, KeyError, Operation, SagaId};
-pub use observer::{Observer, Unobserved};
+pub use observer::{Handled, Observer, Unobserved};
 pub use sql::{Param, Row};
 pub use tx::{Tx, TxFuture};

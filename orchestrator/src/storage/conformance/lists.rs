@@ -1,5 +1,7 @@
 //! Lists: filters and pages, against a filter written down here once more.
 
+use std::collections::BTreeMap;
+
 use skald_core::{
     event::Mode,
     ids::SagaId,
@@ -137,5 +139,31 @@ pub async fn pages_neither_repeat_nor_skip(database: &Database) {
             }
         }
         assert_eq!(found, expected);
+    }
+}
+
+pub async fn unfinished_sagas_are_counted_by_kind(database: &Database) {
+    let store = database.migrated(1).await;
+    let rows = seed(&*store).await;
+    let deadlines: Vec<Timestamp> = rows.iter().filter_map(|row| row.deadline_at).collect();
+    let (first, last) = (*deadlines.iter().min().unwrap(), *deadlines.iter().max().unwrap());
+    for now in [first, second(7).plus(Millis(120_000)), last.plus(Millis(1))] {
+        let mut expected = BTreeMap::<(String, Mode, &str), (u64, u64)>::new();
+        for row in rows.iter().filter(|row| row.ended_at.is_none()) {
+            let kind = (row.definition.to_string(), row.mode, row.status.as_str());
+            let (sagas, overdue) = expected.entry(kind).or_default();
+            *sagas += 1;
+            *overdue += u64::from(row.deadline_at.is_some_and(|deadline| deadline < now));
+        }
+        let tallies = store.tally(now).await.unwrap();
+        let found: BTreeMap<_, _> = tallies
+            .iter()
+            .map(|tally| ((tally.definition.clone(), tally.mode, tally.status.as_str()), (tally.sagas, tally.overdue)))
+            .collect();
+        assert_eq!((found.len(), &found), (tallies.len(), &expected));
+        let overdue: u64 = tallies.iter().map(|tally| tally.overdue).sum();
+        let unfinished: u64 = tallies.iter().map(|tally| tally.sagas).sum();
+        assert_eq!(unfinished, 30);
+        assert_eq!((overdue == 0, overdue == unfinished), (now == first, now > last), "{tallies:?}");
     }
 }
