@@ -163,3 +163,24 @@ async fn a_database_that_cannot_be_reached_is_said_in_one_line_without_the_passw
     failed_in_one_line(&ended, &["database"]);
     assert!(!ended.stderr.contains("hunter2") && !ended.stdout.contains("hunter2"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn healthcheck_asks_the_server_of_the_configuration() {
+    let folder = Folder::new();
+    let (config, listen) = (folder.path().join("skald.toml"), format!("127.0.0.1:{}", free_port()));
+    let database = folder.path().join("skald.db");
+    let text = format!("[server]\nlisten = \"{listen}\"\n[database]\nurl = \"sqlite:{}\"\n", database.display());
+    fs::write(&config, text).expect("the folder is ours");
+    let healthcheck = async |flags: &[&str]| {
+        run(&folder, program().arg("healthcheck").arg("--config").arg(&config).args(flags)).await
+    };
+    failed_in_one_line(&healthcheck(&[]).await, &["no answer from", &listen, "/readyz"]);
+    let mut process = Process::start("skald", program().arg("serve").arg("--config").arg(&config), folder.path());
+    process.url().await;
+    eventually("skald healthcheck succeeds", Duration::from_secs(30), async || {
+        let ended = healthcheck(&[]).await;
+        met(ended.status.success(), || ended.stderr)
+    })
+    .await;
+    assert!(healthcheck(&["--live"]).await.status.success());
+}

@@ -11,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Whoever asks asks again.
+const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// One of Skald's demo services, catalog, sales or orders; or a worker beside them, which lives on Skald's events: audit,
 /// notification or views.
 #[derive(Debug, Parser)]
@@ -24,6 +27,9 @@ struct Arguments {
     /// sqlite:PATH (created when missing) or postgres://USER@HOST/DATABASE
     #[arg(long, env = "SKALD_PARTICIPANT_DATABASE_URL", hide_env_values = true)]
     database_url: String,
+    /// Do not serve, but ask the service that listens there whether it is alive: for images that have no shell.
+    #[arg(long)]
+    healthcheck: bool,
     /// Offer GET and PUT /faults, to make things go wrong on purpose.
     #[arg(long)]
     faults: bool,
@@ -90,11 +96,22 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let listen = &arguments.listen;
+    if arguments.healthcheck {
+        return ask(listen).await;
+    }
     let listener = TcpListener::bind(listen).map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}"))?;
     match arguments.service {
         Program::Service(kind) => serve(kind, listener, arguments).await,
         Program::Worker(kind) => work(kind, listener, arguments).await,
     }
+}
+
+/// Who listens on every address is asked on this machine's own.
+async fn ask(listen: &str) -> anyhow::Result<()> {
+    let url = format!("http://{}/livez", listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"));
+    let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIME_MAX).build()?;
+    client.get(url).send().await?.error_for_status()?;
+    Ok(())
 }
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {

@@ -142,7 +142,7 @@ mod tests {
             let families = registry.gather();
             let family = families.iter().find(|family| family.name() == "event_store_event_count").unwrap();
             let metrics = family.get_metric().iter();
-            metrics.map(|metric| (metric.get_label()[0].value().to_owned(), metric.get_gauge().value())).collect()
+            metrics.map(|metric| (metric.get_label()[0].value().to_owned(), metric.get_gauge().get_value())).collect()
         };
         let value = |category: &str| shown()[category];
         assert_eq!((value("c0"), value("c29"), value("c11")), (1100.0, 129.0, 111.0));

@@ -102,7 +102,8 @@ mod tests {
     #[actix_web::test]
     async fn what_a_group_has_not_looked_at_is_shown() {
         let server = TestServer::logged().await;
-        server.put("/groups/audit", &json!({"start": "beginning"})).await;
+        let group = server.request(reqwest::Method::PUT, "/groups/audit").json(&json!({"start": "beginning"}));
+        assert_eq!(server.send(group).await.status, 201);
         let event = json!({"event_id": "1", "type": "Opened", "data": {}});
         server.post("/streams/complaint-1/events", &json!({"expected_version": "any", "events": [event]})).await;
         let text = server.get("/metrics").await.text;

@@ -10,7 +10,7 @@ use skald_core::{
 };
 
 use super::{
-    super::{SagaFilter, Store},
+    super::{SagaFilter, Store, Tally},
     fixture::{Database, LEASE},
     sample::{START, Saga, batch, owner},
 };
@@ -148,18 +148,16 @@ pub async fn unfinished_sagas_are_counted_by_kind(database: &Database) {
     let deadlines: Vec<Timestamp> = rows.iter().filter_map(|row| row.deadline_at).collect();
     let (first, last) = (*deadlines.iter().min().unwrap(), *deadlines.iter().max().unwrap());
     for now in [first, second(7).plus(Millis(120_000)), last.plus(Millis(1))] {
-        let mut expected = BTreeMap::<(String, Mode, &str), (u64, u64)>::new();
+        let mut expected = BTreeMap::<[String; 3], (u64, u64)>::new();
         for row in rows.iter().filter(|row| row.ended_at.is_none()) {
-            let kind = (row.definition.to_string(), row.mode, row.status.as_str());
+            let kind = [&*row.definition, row.mode.as_str(), row.status.as_str()].map(str::to_owned);
             let (sagas, overdue) = expected.entry(kind).or_default();
             *sagas += 1;
             *overdue += u64::from(row.deadline_at.is_some_and(|deadline| deadline < now));
         }
         let tallies = store.tally(now).await.unwrap();
-        let found: BTreeMap<_, _> = tallies
-            .iter()
-            .map(|tally| ((tally.definition.clone(), tally.mode, tally.status.as_str()), (tally.sagas, tally.overdue)))
-            .collect();
+        let kind = |tally: &Tally| [&*tally.definition, tally.mode.as_str(), tally.status.as_str()].map(str::to_owned);
+        let found: BTreeMap<_, _> = tallies.iter().map(|tally| (kind(tally), (tally.sagas, tally.overdue))).collect();
         assert_eq!((found.len(), &found), (tallies.len(), &expected));
         let overdue: u64 = tallies.iter().map(|tally| tally.overdue).sum();
         let unfinished: u64 = tallies.iter().map(|tally| tally.sagas).sum();
