@@ -5,9 +5,12 @@ mod bench;
 mod chaos;
 mod ci;
 mod deny;
+mod deployment;
+mod monitoring;
 mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
+mod python;
 mod redis;
 mod run;
 mod schemathesis;
@@ -60,6 +63,10 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Check Prometheus' and Alertmanager's configuration, and the rules by their tests
+    Monitoring,
+    /// Check docker-compose.yml and the Helm chart
+    Deployment,
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
 }
@@ -73,6 +80,8 @@ fn main() -> ExitCode {
         Command::Schemathesis(options) => schemathesis::run(options),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Figures { release } => suite::figures(release),
+        Command::Monitoring => monitoring::run(),
+        Command::Deployment => deployment::run(),
         Command::Openapi => suite::write_openapi(),
     };
     match result {
