@@ -2,9 +2,14 @@
 
 use std::{net::TcpListener, process::ExitCode, str::FromStr, time::Duration};
 
+use anyhow::Context as _;
 use clap::Parser;
 use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tracing_subscriber::EnvFilter;
 
 /// Requests are made of many small values that one thread allocates and another frees.
@@ -13,6 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Whoever asks asks again.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
+const HEALTHCHECK_ANSWER_MAX: u64 = 4096;
 
 /// One of Skald's demo services, catalog, sales or orders; or a worker beside them, which lives on Skald's events: audit,
 /// notification or views.
@@ -108,10 +114,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Who listens on every address is asked on this machine's own.
 async fn ask(listen: &str) -> anyhow::Result<()> {
-    let url = format!("http://{}/livez", listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"));
-    let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIME_MAX).build()?;
-    client.get(url).send().await?.error_for_status()?;
-    Ok(())
+    let address = listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+    let asking = async {
+        let mut stream = TcpStream::connect(&address).await?;
+        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(HEALTHCHECK_ANSWER_MAX).read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        anyhow::ensure!(answer.split(' ').nth(1) == Some("200"), "it answers {}", answer.lines().next().unwrap_or(""));
+        Ok(())
+    };
+    let asked = tokio::time::timeout(HEALTHCHECK_TIME_MAX, asking).await.unwrap_or_else(|late| Err(late.into()));
+    asked.with_context(|| format!("no good answer from {address}/livez"))
 }
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
