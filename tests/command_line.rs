@@ -13,6 +13,7 @@ use crate::harness::{
     process::{Ended, Process},
     sample::definition,
     skald::program,
+    workspace,
 };
 
 async fn run(folder: &Folder, command: &mut Command) -> Ended {
@@ -107,6 +108,16 @@ async fn validate_names_every_problem_of_every_file() {
         assert!(shown.contains(word), "`{word}` is not in\n{shown}");
     }
     assert!(!run(&folder, program().args(["validate", "nowhere.yaml"])).await.status.success());
+}
+
+#[tokio::test]
+async fn the_configuration_of_docker_compose_fits_the_definitions_that_it_mounts() {
+    let folder = Folder::new();
+    let config = workspace().join("deploy/compose/skald.toml");
+    let definitions = fs::read_dir(bundled_definitions()).expect("there are definitions");
+    let definitions = definitions.map(|entry| entry.expect("the folder can be read").path());
+    let ended = run(&folder, program().arg("validate").arg("--config").arg(config).args(definitions)).await;
+    assert!(ended.status.success(), "{ended:?}");
 }
 
 #[tokio::test]

@@ -132,6 +132,7 @@ impl<H: Handler> Intake<H> {
         let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let mut told = false;
         while let Err(error) = self.source.open().await {
+            self.handler.not_polled();
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(%error, "events can't be had yet; trying again until they can");
             }

@@ -96,18 +96,16 @@ pub async fn unfinished(
 }
 
 /// The condition is that of the index `sagas_unfinished`, so that ended sagas cost nothing.
+pub const TALLY: &str =
+    "SELECT definition, mode, status, count(*) AS sagas, count(*) FILTER (WHERE deadline_at_us < $1) AS overdue
+     FROM sagas
+     WHERE ended_at_us IS NULL
+     GROUP BY definition, mode, status
+     ORDER BY definition, mode, status";
+
 pub async fn tally(connection: &mut PgConnection, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
-    let rows: Vec<TallyRecord> = sqlx::query_as(
-        "SELECT definition, mode, status, count(*) AS sagas, count(*) FILTER (WHERE deadline_at_us < $1) AS overdue
-         FROM sagas
-         WHERE ended_at_us IS NULL
-         GROUP BY definition, mode, status
-         ORDER BY definition, mode, status",
-    )
-    .bind(now.as_micros())
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
+    let rows: Vec<TallyRecord> =
+        sqlx::query_as(TALLY).bind(now.as_micros()).fetch_all(&mut *connection).await.map_err(failed)?;
     read_all(rows)
 }
 
