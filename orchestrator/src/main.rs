@@ -13,6 +13,7 @@ mod events;
 mod forward;
 mod hex;
 mod metrics;
+mod neighbours;
 mod personal;
 mod retention;
 mod storage;
