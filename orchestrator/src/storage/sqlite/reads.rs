@@ -89,11 +89,11 @@ pub async fn unfinished(
     read_all(rows)
 }
 
-/// The condition is that of the index `sagas_unfinished`, so that ended sagas cost nothing.
+/// Ended sagas cost nothing: without being told, SQLite walks all of them in the order of the groups.
 pub async fn tally(pool: &SqlitePool, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
     let rows: Vec<TallyRecord> = sqlx::query_as(
         "SELECT definition, mode, status, count(*) AS sagas, count(*) FILTER (WHERE deadline_at_us < ?1) AS overdue
-         FROM sagas
+         FROM sagas INDEXED BY sagas_unfinished
          WHERE ended_at_us IS NULL
          GROUP BY definition, mode, status
          ORDER BY definition, mode, status",
