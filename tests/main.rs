@@ -35,4 +35,5 @@ mod stream;
 mod tutorial;
 mod verify;
 mod waiting;
+mod webhooks;
 mod workers;

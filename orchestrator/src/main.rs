@@ -16,8 +16,10 @@ mod metrics;
 mod neighbours;
 mod personal;
 mod retention;
+mod signature;
 mod storage;
 mod verify;
+mod webhooks;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::{net::TcpListener, process::ExitCode, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
+use skald_kit::SigningSecrets;
 use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -57,6 +58,9 @@ struct Arguments {
     /// Where to take events from: redis://HOST, or Skald itself unless given.
     #[arg(long, requires = "skald_url")]
     bus: Option<String>,
+    /// Refuse calls that are not signed with one of these secrets (whsec_ and base64), separated by commas.
+    #[arg(long, env = "SKALD_PARTICIPANT_SIGNING_SECRETS", hide_env_values = true)]
+    signing_secrets: Option<String>,
     /// Notification: where to send messages, smtp://USER:PASSWORD@HOST:PORT, without user or port if there is none; they only go to a table unless given.
     #[arg(long, env = "SKALD_PARTICIPANT_SMTP", hide_env_values = true)]
     smtp: Option<String>,
@@ -129,8 +133,20 @@ async fn ask(listen: &str) -> anyhow::Result<()> {
 }
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, skald_url, bus, .. } =
-        arguments;
+    let Arguments {
+        database_url,
+        faults,
+        workers,
+        hold_grace,
+        sweep_every,
+        key_retention,
+        skald_url,
+        bus,
+        signing_secrets,
+        ..
+    } = arguments;
+    let secrets = |text: String| SigningSecrets::new(text.split(',')).context("--signing-secrets");
+    let signing = signing_secrets.map(secrets).transpose()?;
     anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
     let mut terminate = signal(SignalKind::terminate())?;
     let options = ServiceOptions {
@@ -139,6 +155,7 @@ async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyho
         hold_grace,
         sweep_every,
         key_retention,
+        signing,
         skald: skald_url.map(|url| SkaldOptions { bus, ..SkaldOptions::new(url) }),
         ..ServiceOptions::new(listener, database_url)
     };

@@ -25,6 +25,7 @@ mod sagas;
 #[cfg(test)]
 pub mod testing;
 pub mod view;
+mod webhooks;
 mod words;
 
 use actix_web::{
@@ -36,6 +37,7 @@ use actix_web::{
 };
 
 use self::problem::{Code, Problem};
+pub use self::words::Moment;
 
 /// Every path of the API.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -47,6 +49,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
     sagas::routes(config);
     admin::routes(config);
     definitions::routes(config);
+    webhooks::routes(config);
     operations::routes(config);
     internal::routes(config);
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use skald_core::definition::Definition;
 use utoipa::{OpenApi, Path as _};
 
-use super::{admin, definitions, events, groups, operations, problem, sagas};
+use super::{admin, definitions, events, groups, operations, problem, sagas, webhooks};
 
 /// The endpoints as annotated.
 #[derive(OpenApi)]
@@ -27,6 +27,7 @@ use super::{admin, definitions, events, groups, operations, problem, sagas};
         (name = "callbacks", description = "For participants that answer later"),
         (name = "events", description = "The log: read it, follow it, append to it"),
         (name = "groups", description = "Consumer groups: each event handled at least once, each stream in order"),
+        (name = "webhooks", description = "Be told when a saga ends or parks"),
         (name = "definitions", description = "What sagas there can be"),
         (name = "admin", description = "What operators do; each action needs who and why, and is recorded"),
         (name = "operations", description = "Health, metrics, this document"),
@@ -78,6 +79,13 @@ use super::{admin, definitions, events, groups, operations, problem, sagas};
         admin::replicas::handle,
         admin::subjects::get,
         admin::subjects::erase,
+        webhooks::list::handle,
+        webhooks::create::handle,
+        webhooks::get::handle,
+        webhooks::delete::handle,
+        webhooks::enable::handle,
+        webhooks::rotate::handle,
+        webhooks::attempts::handle,
         operations::livez::handle,
         operations::readyz::handle,
         operations::metrics::handle,

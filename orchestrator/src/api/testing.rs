@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     personal::{SealedCalls, Sealing},
     storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
+    webhooks::{guard::Guard, registry::Registry},
 };
 
 const LEASE: Millis = Millis(5000);
@@ -287,6 +288,12 @@ impl<S: Store> TestServer<S> {
             store: Arc::clone(&store) as Arc<dyn Store>,
             log: Arc::clone(&log) as _,
             groups: Arc::clone(&log) as _,
+            webhooks: Arc::new(Registry::new(
+                Arc::clone(&log) as _,
+                Arc::clone(&log) as _,
+                [7; 32],
+                Guard { private: true },
+            )),
             retention: log,
             bus: None,
             definitions,

@@ -31,6 +31,7 @@ use crate::{
     personal::{SealedCalls, Sealing},
     retention::{self, Retain},
     storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
+    webhooks::{self, guard::Guard, registry::Registry},
 };
 
 /// Streams at once that one read loads.
@@ -106,6 +107,12 @@ impl Service {
             log: Arc::clone(&database) as _,
             groups: Arc::clone(&database) as _,
             retention: Arc::clone(&database) as _,
+            webhooks: Arc::new(Registry::new(
+                Arc::clone(&database) as _,
+                Arc::clone(&database) as _,
+                secret,
+                Guard { private: config.webhooks.allow_private },
+            )),
             bus,
             definitions,
             metrics: Arc::clone(&metrics),
@@ -122,6 +129,7 @@ impl Service {
             wait: Duration::from_millis(config.server.wait.0),
         })
         .await?;
+        webhooks::follow(Arc::clone(&app), Duration::from_millis(config.webhooks.timeout.0))?;
         if let Some((age, folder)) = config.retention.age.zip(config.retention.archive.clone()) {
             let holder = Uuid::new_v4().to_string();
             let categories = config.retention.streams.clone();

@@ -12,6 +12,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     numbers(config, &mut problems);
     texts(config, &mut problems);
     retention(config, &mut problems);
+    webhooks(config, &mut problems);
     for (name, participant) in &config.participants {
         let section = format!("participants.{name}");
         if !is_name(name) {
@@ -45,6 +46,14 @@ fn numbers(config: &Config, problems: &mut Vec<Problem>) {
     let (shortest, longest) = (Millis(1_000), Millis(300_000));
     if !(shortest..=longest).contains(&database.lease) {
         problems.push(Problem::new("database.lease", format!("is {}: give {shortest} to {longest}", database.lease)));
+    }
+}
+
+fn webhooks(config: &Config, problems: &mut Vec<Problem>) {
+    let (shortest, longest) = (Millis(100), Millis(30_000));
+    let timeout = config.webhooks.timeout;
+    if !(shortest..=longest).contains(&timeout) {
+        problems.push(Problem::new("webhooks.timeout", format!("is {timeout}: give {shortest} to {longest}")));
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Config {
     pub definitions: Definitions,
     pub bus: Bus,
     pub retention: Retention,
+    pub webhooks: Webhooks,
     pub log: Log,
     /// By the name that definitions call them.
     pub participants: BTreeMap<String, Participant>,
@@ -175,6 +176,23 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { age: None, streams: BTreeSet::new(), archive: None, interval: Millis(24 * 3600 * 1000) }
+    }
+}
+
+/// Telling others when sagas end or park.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Webhooks {
+    /// Messages may go to addresses that are not public, and over plain HTTP.
+    pub allow_private: bool,
+    /// An answer that takes longer is none.
+    pub timeout: Millis,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { allow_private: false, timeout: Millis(10_000) }
     }
 }
 

@@ -49,6 +49,7 @@ fn everything() -> Config {
                 base_urls: vec![String::new()],
                 rate_limit: Some(RateLimit { per_second: 1, burst: Some(1) }),
                 secret_header: Some(SecretHeader { name: String::new(), value, env, file }),
+                signing_secrets: vec![source()],
                 ..Participant::default()
             },
         )]),

@@ -7,7 +7,7 @@ use super::{
         params::Params,
         problem::{Problem, problems},
     },
-    group_name, no_such_group,
+    no_such_group, own_group_name,
 };
 use crate::app::App;
 
@@ -26,7 +26,7 @@ problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest, name: web::Path<String>) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
-    let name = group_name(&name)?;
+    let name = own_group_name(&name)?;
     let asked = name.clone();
     match app.groups(move |groups| async move { groups.drop_group(&asked).await }).await? {
         true => Ok(HttpResponse::NoContent().finish()),

@@ -21,6 +21,7 @@ pub mod sample;
 mod speed;
 mod subjects;
 mod tails;
+mod webhooks;
 
 use self::fixture::{Backend, Database};
 
@@ -126,6 +127,8 @@ on_both! {
     lifecycle::ping_and_clock_answer,
     lifecycle::a_definition_is_immutable,
     lifecycle::pauses_are_added_replaced_and_removed,
+    webhooks::attempts_are_listed_latest_first_and_forgotten,
+    webhooks::webhooks_are_added_changed_and_removed,
     subjects::a_subject_has_one_key_that_lives,
     subjects::an_erasure_destroys_the_key_and_says_so,
     subjects::no_saga_begins_under_a_key_that_was_destroyed,

@@ -24,6 +24,7 @@ mod rows;
 mod subjects;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod writer;
 
 use std::{

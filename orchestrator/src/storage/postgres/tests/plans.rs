@@ -207,7 +207,7 @@ async fn counting_what_is_unfinished_looks_at_nothing_else() {
     let session = reader_session(&database.url.parse().unwrap());
     for (_, plan, _) in plans(&database, session, &statements).await {
         assert!(!plan.contains("Seq Scan"), "{plan}");
-        for scan in plan.lines().filter(|line| line.contains("Scan ")) {
+        for scan in plan.lines().filter(|line| line.contains("Index Scan")) {
             assert!(scan.contains("shard_id_idx"), "{scan} in\n{plan}");
         }
     }
