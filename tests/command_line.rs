@@ -13,6 +13,7 @@ use crate::harness::{
     process::{Ended, Process},
     sample::definition,
     skald::program,
+    workspace,
 };
 
 async fn run(folder: &Folder, command: &mut Command) -> Ended {
@@ -110,6 +111,16 @@ async fn validate_names_every_problem_of_every_file() {
 }
 
 #[tokio::test]
+async fn the_configuration_of_docker_compose_fits_the_definitions_that_it_mounts() {
+    let folder = Folder::new();
+    let config = workspace().join("deploy/compose/skald.toml");
+    let definitions = fs::read_dir(bundled_definitions()).expect("there are definitions");
+    let definitions = definitions.map(|entry| entry.expect("the folder can be read").path());
+    let ended = run(&folder, program().arg("validate").arg("--config").arg(config).args(definitions)).await;
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[tokio::test]
 async fn serve_refuses_a_configuration_it_does_not_know() {
     let folder = Folder::new();
     let config = folder.path().join("skald.toml");
@@ -162,4 +173,25 @@ async fn a_database_that_cannot_be_reached_is_said_in_one_line_without_the_passw
     let ended = run(&folder, program().args(["migrate", "--database-url", &url])).await;
     failed_in_one_line(&ended, &["database"]);
     assert!(!ended.stderr.contains("hunter2") && !ended.stdout.contains("hunter2"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn healthcheck_asks_the_server_of_the_configuration() {
+    let folder = Folder::new();
+    let (config, listen) = (folder.path().join("skald.toml"), format!("127.0.0.1:{}", free_port()));
+    let database = folder.path().join("skald.db");
+    let text = format!("[server]\nlisten = \"{listen}\"\n[database]\nurl = \"sqlite:{}\"\n", database.display());
+    fs::write(&config, text).expect("the folder is ours");
+    let healthcheck = async |flags: &[&str]| {
+        run(&folder, program().arg("healthcheck").arg("--config").arg(&config).args(flags)).await
+    };
+    failed_in_one_line(&healthcheck(&[]).await, &["no answer from", &listen, "/readyz"]);
+    let mut process = Process::start("skald", program().arg("serve").arg("--config").arg(&config), folder.path());
+    process.url().await;
+    eventually("skald healthcheck succeeds", Duration::from_secs(30), async || {
+        let ended = healthcheck(&[]).await;
+        met(ended.status.success(), || ended.stderr)
+    })
+    .await;
+    assert!(healthcheck(&["--live"]).await.status.success());
 }

@@ -20,6 +20,7 @@ mod forwarding;
 mod harness;
 mod hostile;
 mod hung;
+mod monitoring;
 mod observability;
 mod operators;
 mod pausing;

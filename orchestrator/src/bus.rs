@@ -19,7 +19,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     api::{events::cloud_event::CloudEvent, problem::Problem},
-    metrics::Metrics,
+    metrics::{Metrics, OperationResult, PublishTarget},
     storage::{
         Store, StoreError,
         log::{EventLog, LogFilter, LogPage, LogQuery},
@@ -126,6 +126,8 @@ impl Relay {
                     }
                 }
                 Err(error) => {
+                    let metrics = &self.parts.metrics.events;
+                    metrics.publishing_ended(PublishTarget::Bus, Duration::ZERO, OperationResult::Failed);
                     health.is(Some(error.to_string()));
                     self.connection = None;
                     tokio::time::sleep(PAUSE).await;
@@ -156,8 +158,11 @@ impl Relay {
             for (shard, position) in &read_to {
                 batch.hset(RELAYED, shard.0, position).ignore();
             }
+            let begun = Instant::now();
             let () = batch.query_async(&mut self.connect().await?).await?;
-            self.parts.metrics.events.relayed.inc_by(count as u64);
+            let metrics = &self.parts.metrics.events;
+            metrics.publishing_ended(PublishTarget::Bus, begun.elapsed(), OperationResult::Done);
+            metrics.relayed.inc_by(count as u64);
         }
         if read_to != self.relayed {
             self.parts.log.note_relayed(BUS, &read_to).await?;

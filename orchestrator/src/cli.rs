@@ -30,6 +30,10 @@ pub enum Command {
     Serve(ServeArgs),
     /// Bring the database's tables up to date
     Migrate(DatabaseArgs),
+    /// Ask the server of this configuration, on this machine, whether it is ready
+    ///
+    /// For containers, whose image has no shell. Exit status: 0 when it is, 1 when it is not or does not answer within 5 s.
+    Healthcheck(HealthcheckArgs),
     /// Check saga definitions; names every problem with its place
     Validate(ValidateArgs),
     /// Check the database against the invariants, without writing to it, also while Skald runs
@@ -131,6 +135,18 @@ pub struct DatabaseArgs {
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<ServerUrl>,
+}
+
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Where the server listens [key: server.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Only whether it is alive: /livez instead of /readyz
+    #[arg(long)]
+    pub live: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod body;
 mod catalog;
 mod choreography;
 mod codes;
+mod event_metrics;
 mod faults;
 mod http;
 mod ledger;

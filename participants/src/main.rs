@@ -6,12 +6,20 @@ use anyhow::Context as _;
 use clap::Parser;
 use skald_kit::SigningSecrets;
 use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tracing_subscriber::EnvFilter;
 
 /// Requests are made of many small values that one thread allocates and another frees.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Whoever asks asks again.
+const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
+const HEALTHCHECK_ANSWER_MAX: u64 = 4096;
 
 /// One of Skald's demo services, catalog, sales or orders; or a worker beside them, which lives on Skald's events: audit,
 /// notification or views.
@@ -26,6 +34,9 @@ struct Arguments {
     /// sqlite:PATH (created when missing) or postgres://USER@HOST/DATABASE
     #[arg(long, env = "SKALD_PARTICIPANT_DATABASE_URL", hide_env_values = true)]
     database_url: String,
+    /// Do not serve, but ask the service that listens there whether it is alive: for images that have no shell.
+    #[arg(long)]
+    healthcheck: bool,
     /// Offer GET and PUT /faults, to make things go wrong on purpose.
     #[arg(long)]
     faults: bool,
@@ -95,11 +106,30 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let listen = &arguments.listen;
+    if arguments.healthcheck {
+        return ask(listen).await;
+    }
     let listener = TcpListener::bind(listen).map_err(|error| anyhow::anyhow!("cannot listen on {listen}: {error}"))?;
     match arguments.service {
         Program::Service(kind) => serve(kind, listener, arguments).await,
         Program::Worker(kind) => work(kind, listener, arguments).await,
     }
+}
+
+/// Who listens on every address is asked on this machine's own.
+async fn ask(listen: &str) -> anyhow::Result<()> {
+    let address = listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+    let asking = async {
+        let mut stream = TcpStream::connect(&address).await?;
+        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(HEALTHCHECK_ANSWER_MAX).read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        anyhow::ensure!(answer.split(' ').nth(1) == Some("200"), "it answers {}", answer.lines().next().unwrap_or(""));
+        Ok(())
+    };
+    let asked = tokio::time::timeout(HEALTHCHECK_TIME_MAX, asking).await.unwrap_or_else(|late| Err(late.into()));
+    asked.with_context(|| format!("no good answer from {address}/livez"))
 }
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
-use skald_kit::{Observer, bus::Settled, events::Event, outbox::Outgoing};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+};
+use skald_kit::{Handled, Observer, events::Event, outbox::Outgoing};
+
+use crate::event_metrics::EventMetrics;
 
 /// One registry per service, so that several can live in one process. Cloning gives another handle on the same metrics.
 #[derive(Debug, Clone)]
@@ -15,12 +18,13 @@ pub(crate) struct Metrics {
     faults: IntCounterVec,
     expired_holds: IntCounterVec,
     published: IntCounterVec,
-    consumed: IntCounterVec,
-    latency: HistogramVec,
+    publish_duration: Histogram,
+    publish_errors: IntCounter,
+    events: EventMetrics,
 }
 
-/// From a commit at the store to the end of its handling; a choreographed step should take a few milliseconds.
-const LATENCY_BUCKETS_S: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// What its outbox's relay posts to.
+const PUBLISH_TARGET: &str = "skald";
 
 impl Metrics {
     pub(crate) fn new(service: &'static str) -> Result<Self, prometheus::Error> {
@@ -43,22 +47,33 @@ impl Metrics {
             labelled("events_published_total", "Events that the event store has from this service's outbox"),
             &["mode", "replayed"],
         )?;
-        let consumed = IntCounterVec::new(
-            labelled("events_consumed_total", "Events that a consumer of this service is through with"),
-            &["consumer", "mode", "result"],
-        )?;
-        let latency = labelled("event_latency_seconds", "From an event's commit until it was handled here");
-        let latency = HistogramOpts::from(latency).buckets(LATENCY_BUCKETS_S.to_vec());
-        let latency = HistogramVec::new(latency, &["consumer", "mode"])?;
+        let help = "From a request to post events until Skald had them in its log";
+        let publish_duration = labelled("event_publish_duration_seconds", help);
+        let publish_duration = HistogramVec::new(HistogramOpts::from(publish_duration), &["target"])?;
+        let help = "Events that Skald did not take from this service's outbox at that time";
+        let publish_errors = IntCounterVec::new(labelled("event_publish_errors_total", help), &["target"])?;
         let registry = Registry::new();
         registry.register(Box::new(published.clone()))?;
-        registry.register(Box::new(consumed.clone()))?;
-        registry.register(Box::new(latency.clone()))?;
+        registry.register(Box::new(publish_duration.clone()))?;
+        registry.register(Box::new(publish_errors.clone()))?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(call_duration.clone()))?;
         registry.register(Box::new(faults.clone()))?;
         registry.register(Box::new(expired_holds.clone()))?;
-        Ok(Self { registry, calls, call_duration, faults, expired_holds, published, consumed, latency })
+        let events = EventMetrics::new(service, &registry)?;
+        let publish_duration = publish_duration.with_label_values(&[PUBLISH_TARGET]);
+        let publish_errors = publish_errors.with_label_values(&[PUBLISH_TARGET]);
+        Ok(Self {
+            registry,
+            calls,
+            call_duration,
+            faults,
+            expired_holds,
+            published,
+            publish_duration,
+            publish_errors,
+            events,
+        })
     }
 
     pub(crate) fn called(&self, operation: &str, status: u16, took: Duration) {
@@ -87,16 +102,23 @@ impl Observer for Metrics {
         self.published.with_label_values(&["choreographed", if replayed { "true" } else { "false" }]).inc();
     }
 
-    fn consumed(&self, consumer: &str, event: &Event, settled: &Settled) {
-        let mode = event.mode.as_deref().unwrap_or("none");
-        let result = match settled {
-            Settled::Done => "done",
-            Settled::Failed(_) => "failed",
-            Settled::Poison(_) => "poison",
-        };
-        self.consumed.with_label_values(&[consumer, mode, result]).inc();
-        if let Ok(latency) = (Utc::now() - event.time).to_std() {
-            self.latency.with_label_values(&[consumer, mode]).observe(latency.as_secs_f64());
-        }
+    fn posted(&self, took: Duration) {
+        self.publish_duration.observe(took.as_secs_f64());
+    }
+
+    fn not_posted(&self, events: usize) {
+        self.publish_errors.inc_by(events as u64);
+    }
+
+    fn not_polled(&self, consumer: &str) {
+        self.events.not_polled(consumer);
+    }
+
+    fn put_off(&self, consumer: &str) {
+        self.events.put_off(consumer);
+    }
+
+    fn consumed(&self, consumer: &str, event: &Event, handled: &Handled<'_>) {
+        self.events.consumed(consumer, event, handled);
     }
 }

@@ -266,3 +266,44 @@ async fn all_agree_under_faults_and_crashes(
     }
     assert_eq!(shop.catalog.stock("s-main", "p-1").await, (1000 - sold, 0, sold));
 }
+
+/// A metric of the three services, over all its labels.
+async fn counted(shop: &Shop, name: &str) -> f64 {
+    let mut sum = 0.0;
+    for service in [&shop.catalog, &shop.sales, &shop.orders] {
+        let text = service.get("/metrics").await;
+        let of_metric = text.as_str().unwrap().lines().filter(|line| line.starts_with(name));
+        sum += of_metric.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>();
+    }
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_cannot_be_had_handled_or_posted_are_counted() {
+    let shop = Shop::open(Bus::Http, Backend::Sqlite).await;
+    shop.catalog.set_faults(json!({"verify": {"error_500": 1}})).await;
+    let saga = shop.store.begin("checkout", &order("c-1", "p-1", "tok_ok"));
+    let at_least_one = async |name: &str| {
+        eventually(name, async || (counted(&shop, name).await >= 1.0).then_some(())).await;
+    };
+    at_least_one("event_processing_errors_total").await;
+    assert_eq!(counted(&shop, "event_publish_errors_total").await, 0.0);
+    shop.store.fail_next(20);
+    shop.catalog.set_faults(json!({})).await;
+    assert_eq!(shop.ended(saga).await, Status::Completed);
+    // Whichever requests fail, the one or the other, until some of each kind have.
+    for name in ["event_publish_errors_total", "event_consume_errors_total"] {
+        eventually(name, async || {
+            shop.store.fail_next(20);
+            let saga = shop.store.begin("checkout", &order("c-1", "p-1", "tok_ok"));
+            shop.ended(saga).await;
+            (counted(&shop, name).await >= 1.0).then_some(())
+        })
+        .await;
+    }
+    let (posted, handled) = (
+        counted(&shop, "event_publish_duration_seconds_count").await,
+        counted(&shop, "event_processing_duration_seconds_count").await,
+    );
+    assert!(posted >= 5.0 && handled >= 5.0, "{posted} {handled}");
+}

@@ -20,12 +20,18 @@ fn it_prints_its_address_serves_and_ends_well_on_sigterm() {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("orders listening on ").unwrap().to_owned();
+    // The client wants it even where there is no TLS; errs when another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let status = runtime.block_on(async { reqwest::get(format!("{address}/livez")).await.unwrap().status() });
     assert_eq!(status, 200);
+    let listen = address.trim_start_matches("http://");
+    let healthcheck = ["orders", "--healthcheck", "--listen", listen, "--database-url", &url];
+    assert!(participant(&healthcheck).status().unwrap().success());
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert!(child.wait().unwrap().success());
+    assert_eq!(participant(&healthcheck).status().unwrap().code(), Some(1), "nobody listens any more");
 }
 
 #[test]

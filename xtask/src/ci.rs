@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    bench, chaos, deny,
+    bench, chaos, deny, deployment, monitoring,
     run::{cargo, check},
     schemathesis::{self, Options},
     sdk, simulate,
@@ -16,6 +16,8 @@ const STAGES: &[Stage] = &[
     Stage { name: "dependencies", run: deny::check_all },
     Stage { name: "clippy", run: clippy },
     Stage { name: "documentation", run: documentation },
+    Stage { name: "monitoring", run: monitoring::run },
+    Stage { name: "deployment", run: deployment::run },
     Stage { name: "tests", run: || suite::run(&[]) },
     Stage { name: "simulation", run: simulate::run_in_ci },
     Stage { name: "chaos", run: chaos::run_in_ci },

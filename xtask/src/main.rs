@@ -5,7 +5,9 @@ mod bench;
 mod chaos;
 mod ci;
 mod deny;
+mod deployment;
 mod dev_server;
+mod monitoring;
 mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
@@ -65,6 +67,10 @@ enum Command {
     },
     /// Write the specification and the clients in `sdks/` anew; `--check` whether they are up to date, `--test` them
     Sdk(sdk::Options),
+    /// Check Prometheus' and Alertmanager's configuration, and the rules by their tests
+    Monitoring,
+    /// Check docker-compose.yml and the Helm chart
+    Deployment,
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
 }
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Figures { release } => suite::figures(release),
         Command::Sdk(options) => sdk::run(options),
+        Command::Monitoring => monitoring::run(),
+        Command::Deployment => deployment::run(),
         Command::Openapi => suite::write_openapi(),
     };
     match result {

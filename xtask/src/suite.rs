@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::{
+    monitoring,
     postgres::{self, apt_install, may_install},
     redis,
     run::{cargo, check, command, succeeds, watch},
@@ -24,6 +25,7 @@ struct Tally {
 pub fn run(filter: &[String]) -> Result<()> {
     postgres::ensure_installed()?;
     redis::ensure_installed()?;
+    monitoring::ensure_installed()?;
     ensure_tutorial_runs()?;
     // The end-to-end tests start the real programs, which `cargo test` alone would not all build.
     check(cargo().args(["build", "--locked", "--workspace", "--bins"]))?;

@@ -4,6 +4,7 @@ mod compare;
 mod demo;
 mod dev;
 mod files;
+mod healthcheck;
 mod logging;
 mod migrate;
 mod projection;
@@ -34,6 +35,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Retain(args) => retain::run(&args),

@@ -16,7 +16,7 @@ use skald_core::{
 use super::census::Census;
 use crate::{
     dispatch::TraceParent,
-    metrics::{Metrics, OperationResult, StoreOperation},
+    metrics::{Metrics, OperationResult, PublishTarget, StoreOperation},
     storage::StoreError,
 };
 
@@ -88,6 +88,8 @@ fn log(row: &SagaRow, parent: Option<&str>) {
 pub(super) fn commit_ended(metrics: &Metrics, batch: &Batch, took: Duration, result: &Result<(), CommitError>) {
     let streams = batch.transitions.len() + batch.appends.len();
     metrics.engine.commit_duration.observe(took.as_secs_f64());
+    let outcome = if result.is_ok() { OperationResult::Done } else { OperationResult::Failed };
+    metrics.events.publishing_ended(PublishTarget::Log, took, outcome);
     let kind = match result {
         Ok(()) => {
             metrics.engine.commit_batch.observe(streams as f64);
@@ -206,6 +208,8 @@ mod tests {
             r#"events_published_total{mode="orchestrated"} 2"#,
             r#"events_published_total{mode="choreographed"} 2"#,
             r#"events_published_total{mode="none"} 1"#,
+            r#"event_publish_duration_seconds_count{target="log"} 1"#,
+            r#"event_publish_errors_total{target="log"} 1"#,
             r#"event_store_operations_total{operation="append",result="done"} 3"#,
             r#"event_store_operations_total{operation="append",result="failed"} 3"#,
         ] {

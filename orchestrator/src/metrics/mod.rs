@@ -2,7 +2,7 @@
 //!
 //! Labels have few values by construction: definitions, steps and services come from what operators registered or
 //! configured, the rest are words of this program. A saga's id is never a label, and no text that a client or a
-//! participant sent, but for the largest categories of streams.
+//! participant sent, but for the largest categories of streams and the names of consumer groups.
 //!
 //! | metric | kind | labels | what |
 //! | --- | --- | --- | --- |
@@ -16,9 +16,16 @@
 //! | `saga_choreo_failed_total` | counter | definition | choreographed sagas that ended compensated or abandoned |
 //! | `active_sagas` | gauge | mode | sagas not ended |
 //! | `parked_sagas` | gauge | mode | sagas that need an operator |
+//! | `sagas_unfinished` | gauge | mode, definition, status | sagas not ended, of all replicas, when somebody looks |
+//! | `sagas_overdue` | gauge | mode, definition | those of them that go on though their deadline is over |
 //! | `events_published_total` | counter | mode | events made durable in the log, from which all consumers read; `none`: of no saga |
+//! | `event_publish_duration_seconds` | histogram | target | time until events were durable (`log`: a commit) or given to the bus (`bus`: a page of them) |
+//! | `event_publish_errors_total` | counter | target | commits that failed, and pages that the bus did not take |
 //! | `event_store_operations_total` | counter | operation, result | streams appended to, or read by the engine |
 //! | `event_store_event_count` | gauge | category | events ever written to the log, by all replicas; the largest 20 categories, the others as `_other` |
+//! | `event_store_size_bytes` | gauge | | what the log takes in the database, of all replicas |
+//! | `consumer_group_lag_events` | gauge | group | events that a consumer group has not looked at, of all replicas |
+//! | `dead_letters` | gauge | group | events that a consumer group could not handle, parked for a person, of all replicas |
 //! | `events_relayed_total` | counter | | events given to the bus |
 //! | `relay_lag_events` | gauge | | durable events of this replica's shards that the bus does not have yet |
 //! | `external_service_call_duration_seconds` | histogram | service, operation, outcome | requests to participants |
@@ -27,6 +34,9 @@
 //! | `participant_calls_deferred_total` | counter | service, reason | calls put off |
 //! | `circuit_state` | gauge | service | 0 closed, 1 half open, 2 open |
 //! | `http_request_duration_seconds` | histogram | method, route, status | requests to this service |
+//! | `http_requests_total` | counter | method, route, status | the same, by number |
+//! | `command_executions_total` | counter | command, result | those of them that change something; `result`: `done`, `refused` (4xx), `failed` (5xx) |
+//! | `query_executions_total` | counter | query, result | those of them that ask |
 //! | `commit_batch_transitions` | histogram | | transitions and appends in a commit |
 //! | `commit_duration_seconds` | histogram | | time a commit took |
 //! | `commit_failures_total` | counter | kind | commits that failed |
@@ -67,7 +77,7 @@ use self::{
 };
 pub use self::{
     calls::{CallKind, CallOutcome, DeferReason, ServiceMetrics},
-    events::{OperationResult, StoreOperation},
+    events::{OperationResult, PublishTarget, StoreOperation},
     retention::RetentionResult,
     sagas::is_engine_code,
     shards::{ForwardedKind, ForwardedResult},
@@ -194,8 +204,13 @@ mod tests {
         metrics.events.published(None, 2);
         metrics.retention.removed(2, 1, 9);
         metrics.events.stored([("saga", 7), ("cart", 2), ("saga", 3)]);
+        metrics.events.group_lag.are([(["audit"], 4)]);
+        metrics.events.dead_letters.are([(["audit"], 1)]);
+        sagas.unfinished.are([(["orchestrated", "checkout", "running"], 2)]);
+        sagas.overdue.are([(["orchestrated", "checkout"], 1)]);
         metrics.engine.commit_failed("shard_lost");
         metrics.http.request("GET", "/sagas/{id}", 200, Duration::from_millis(1));
+        metrics.http.request("POST", "/sagas", 201, Duration::from_millis(1));
         metrics.calls.of("sales").called(CallKind::Action, CallOutcome::Status2xx, Duration::from_millis(3));
         metrics
     }

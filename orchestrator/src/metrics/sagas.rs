@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use skald_core::event::Mode;
 
-use super::register::{counters, gauges, seconds};
+use super::register::{Levels, counters, gauges, seconds};
 
 #[derive(Debug)]
 pub struct SagaMetrics {
@@ -19,6 +19,10 @@ pub struct SagaMetrics {
     choreographed_failed: IntCounterVec,
     active: IntGaugeVec,
     parked: IntGaugeVec,
+    /// Of the whole database, by mode, definition and status.
+    pub unfinished: Levels<3>,
+    /// Of the whole database, by mode and definition.
+    pub overdue: Levels<2>,
 }
 
 impl SagaMetrics {
@@ -65,6 +69,18 @@ impl SagaMetrics {
             ),
             active: gauges(r, "active_sagas", "Sagas not ended", &["mode"]),
             parked: gauges(r, "parked_sagas", "Sagas that need an operator", &["mode"]),
+            unfinished: Levels::new(
+                r,
+                "sagas_unfinished",
+                "Sagas not ended, in the whole database",
+                ["mode", "definition", "status"],
+            ),
+            overdue: Levels::new(
+                r,
+                "sagas_overdue",
+                "Sagas not ended, and not parked, though their deadline is over, in the whole database",
+                ["mode", "definition"],
+            ),
         }
     }
 

@@ -25,7 +25,7 @@ use skald_core::{
 
 use super::{
     KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
-    StoredDefinition, Unfinished, VERSION,
+    StoredDefinition, Tally, Unfinished, VERSION,
 };
 use crate::clock::Clock;
 
@@ -411,6 +411,23 @@ impl Store for MemoryStore {
         let unfinished =
             |row: &SagaRow| Unfinished { id: row.id, mode: row.mode, status: row.status, wake_at: row.wake_at };
         Ok(kept.rows.values().filter(wanted).take(limit as usize).map(unfinished).collect())
+    }
+
+    async fn tally(&self, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
+        let mut tallies: Vec<Tally> = Vec::new();
+        for row in self.up()?.rows.values().filter(|row| !row.status.is_ended()) {
+            let of_kind = |tally: &Tally| {
+                (&*tally.definition, tally.mode, tally.status) == (&*row.definition, row.mode, row.status)
+            };
+            let place = tallies.iter().position(of_kind).unwrap_or_else(|| {
+                let (definition, mode, status) = (row.definition.to_string(), row.mode, row.status);
+                tallies.push(Tally { definition, mode, status, sagas: 0, overdue: 0 });
+                tallies.len() - 1
+            });
+            tallies[place].sagas += 1;
+            tallies[place].overdue += u64::from(row.deadline_at.is_some_and(|deadline| deadline < now));
+        }
+        Ok(tallies)
     }
 
     async fn keyed_saga(&self, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError> {

@@ -137,6 +137,17 @@ pub struct Unfinished {
     pub wake_at: Option<Timestamp>,
 }
 
+/// How many unfinished sagas there are of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub definition: String,
+    pub mode: Mode,
+    pub status: Status,
+    pub sagas: u64,
+    /// Of those, the ones whose deadline is over.
+    pub overdue: u64,
+}
+
 /// The saga that a start key made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyedSaga {
@@ -312,6 +323,9 @@ pub trait Store: subjects::Subjects + Send + Sync + fmt::Debug + 'static {
 
     /// Unfinished sagas of a shard by ascending id, after `after`.
     async fn unfinished(&self, shard: Shard, after: Option<SagaId>, limit: u32) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// The unfinished sagas of all shards, counted by definition, mode and status; `now` tells which are overdue.
+    async fn tally(&self, now: Timestamp) -> Result<Vec<Tally>, StoreError>;
 
     async fn keyed_saga(&self, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError>;
 

@@ -15,7 +15,9 @@ use skald_core::{
 };
 use sqlx::{FromRow, types::Uuid};
 
-use super::{KeyedSaga, OwnedShard, Pause, PauseKind, ReplicaRow, ShardRow, StoreError, StoredDefinition, Unfinished};
+use super::{
+    KeyedSaga, OwnedShard, Pause, PauseKind, ReplicaRow, ShardRow, StoreError, StoredDefinition, Tally, Unfinished,
+};
 
 #[derive(Debug, FromRow)]
 pub struct SagaRecord {
@@ -216,6 +218,28 @@ impl TryFrom<UnfinishedRecord> for Unfinished {
         let status = status(&record.status).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its status")))?;
         let mode = mode(&record.mode).ok_or_else(|| StoreError::Unreadable(format!("saga {id}: its mode")))?;
         Ok(Self { id, mode, status, wake_at: record.wake_at_us.map(Timestamp::from_micros) })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub struct TallyRecord {
+    definition: String,
+    mode: String,
+    status: String,
+    sagas: i64,
+    overdue: i64,
+}
+
+impl TryFrom<TallyRecord> for Tally {
+    type Error = StoreError;
+
+    fn try_from(record: TallyRecord) -> Result<Self, StoreError> {
+        let TallyRecord { definition, sagas, overdue, .. } = record;
+        let unreadable = |what| StoreError::Unreadable(format!("the {what} of sagas of {definition}"));
+        let mode = mode(&record.mode).ok_or_else(|| unreadable("mode"))?;
+        let status = status(&record.status).ok_or_else(|| unreadable("status"))?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(Self { mode, status, sagas: count(sagas), overdue: count(overdue), definition })
     }
 }
 

@@ -11,7 +11,10 @@
 //!
 //! A stream whose event failed waits: its later events fail with it, and all are delivered again. Other streams go on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -21,7 +24,7 @@ use crate::{
     db::Db,
     events::{Client, Event},
     intake::{Handler, Intake, IntakeOptions},
-    observer::Observer,
+    observer::{Handled, Observer},
     params,
     recent::Recent,
     tx::{Tx, TxFuture},
@@ -129,10 +132,15 @@ impl<H> Handler for Applier<H>
 where
     H: for<'a> Fn(&'a mut Tx, Arc<Event>) -> TxFuture<'a, ()> + Send + Sync + 'static,
 {
+    fn not_polled(&self) {
+        self.observer.not_polled(&self.name);
+    }
+
     async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settled> {
         let mut all = Vec::with_capacity(deliveries.len());
         let mut failed: Option<u64> = None;
         for Delivery { event, .. } in deliveries {
+            let begun = Instant::now();
             let settled = match failed {
                 Some(version) => Settled::Failed(format!("version {version} of the stream failed before it")),
                 None => match self.deliver(&event).await {
@@ -147,7 +155,8 @@ where
                     }
                 },
             };
-            self.observer.consumed(&self.name, &event, &settled);
+            let handled = Handled { settled: &settled, took: begun.elapsed() };
+            self.observer.consumed(&self.name, &event, &handled);
             all.push(settled);
         }
         all

@@ -46,6 +46,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Handles deliveries of one stream, in the order given, and says what became of each; those that it leaves out have
     /// failed.
     fn handle(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Settled>> + Send;
+
+    /// A poll failed.
+    fn not_polled(&self);
 }
 
 /// Shard and position: what an event is known by, however often it is delivered.
@@ -129,6 +132,7 @@ impl<H: Handler> Intake<H> {
         let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let mut told = false;
         while let Err(error) = self.source.open().await {
+            self.handler.not_polled();
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(%error, "events can't be had yet; trying again until they can");
             }
@@ -156,6 +160,7 @@ impl<H: Handler> Intake<H> {
             }
             Err(error) => {
                 tracing::warn!(%error, "no events can be had now");
+                self.handler.not_polled();
                 self.put_back(settlements);
                 Err(())
             }

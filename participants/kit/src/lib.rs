@@ -76,7 +76,7 @@ pub use consumer::{Consumer, ConsumerOptions};
 pub use db::{Db, DbError, DbOptions};
 pub use intake::IntakeOptions;
 pub use key::{Key, KeyError, Operation, SagaId};
-pub use observer::{Observer, Unobserved};
+pub use observer::{Handled, Observer, Unobserved};
 pub use signature::{NotASecret, SignatureError, SigningSecrets, TOLERANCE};
 pub use sql::{Param, Row};
 pub use tx::{Tx, TxFuture};

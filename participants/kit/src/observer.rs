@@ -1,6 +1,6 @@
 //! What a service counts of its events, without the kit knowing how.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{bus::Settled, events::Event, outbox::Outgoing};
 
@@ -11,10 +11,38 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
         let _ = (event, replayed);
     }
 
-    /// A consumer or reactor is through with an event.
-    fn consumed(&self, consumer: &str, event: &Event, settled: &Settled) {
-        let _ = (consumer, event, settled);
+    /// The store took events, all or some of those in a request.
+    fn posted(&self, took: Duration) {
+        let _ = took;
     }
+
+    /// The store did not take so many of the events of a request.
+    fn not_posted(&self, events: usize) {
+        let _ = events;
+    }
+
+    /// A consumer or reactor asked for events, and got no answer.
+    fn not_polled(&self, consumer: &str) {
+        let _ = consumer;
+    }
+
+    /// What a saga asks of a reactor could not be done now.
+    fn put_off(&self, consumer: &str) {
+        let _ = consumer;
+    }
+
+    /// A consumer or reactor is through with an event.
+    fn consumed(&self, consumer: &str, event: &Event, handled: &Handled<'_>) {
+        let _ = (consumer, event, handled);
+    }
+}
+
+/// How handling an event went.
+#[derive(Debug, Clone, Copy)]
+pub struct Handled<'s> {
+    pub settled: &'s Settled,
+    /// The handling itself; of events that were handled together, all of it.
+    pub took: Duration,
 }
 
 /// Counts nothing.

@@ -1,5 +1,7 @@
 //! Lists: filters and pages, against a filter written down here once more.
 
+use std::collections::BTreeMap;
+
 use skald_core::{
     event::Mode,
     ids::SagaId,
@@ -8,7 +10,7 @@ use skald_core::{
 };
 
 use super::{
-    super::{SagaFilter, Store},
+    super::{SagaFilter, Store, Tally},
     fixture::{Database, LEASE},
     sample::{START, Saga, batch, owner},
 };
@@ -137,5 +139,29 @@ pub async fn pages_neither_repeat_nor_skip(database: &Database) {
             }
         }
         assert_eq!(found, expected);
+    }
+}
+
+pub async fn unfinished_sagas_are_counted_by_kind(database: &Database) {
+    let store = database.migrated(1).await;
+    let rows = seed(&*store).await;
+    let deadlines: Vec<Timestamp> = rows.iter().filter_map(|row| row.deadline_at).collect();
+    let (first, last) = (*deadlines.iter().min().unwrap(), *deadlines.iter().max().unwrap());
+    for now in [first, second(7).plus(Millis(120_000)), last.plus(Millis(1))] {
+        let mut expected = BTreeMap::<[String; 3], (u64, u64)>::new();
+        for row in rows.iter().filter(|row| row.ended_at.is_none()) {
+            let kind = [&*row.definition, row.mode.as_str(), row.status.as_str()].map(str::to_owned);
+            let (sagas, overdue) = expected.entry(kind).or_default();
+            *sagas += 1;
+            *overdue += u64::from(row.deadline_at.is_some_and(|deadline| deadline < now));
+        }
+        let tallies = store.tally(now).await.unwrap();
+        let kind = |tally: &Tally| [&*tally.definition, tally.mode.as_str(), tally.status.as_str()].map(str::to_owned);
+        let found: BTreeMap<_, _> = tallies.iter().map(|tally| (kind(tally), (tally.sagas, tally.overdue))).collect();
+        assert_eq!((found.len(), &found), (tallies.len(), &expected));
+        let overdue: u64 = tallies.iter().map(|tally| tally.overdue).sum();
+        let unfinished: u64 = tallies.iter().map(|tally| tally.sagas).sum();
+        assert_eq!(unfinished, 30);
+        assert_eq!((overdue == 0, overdue == unfinished), (now == first, now > last), "{tallies:?}");
     }
 }

@@ -118,6 +118,7 @@ on_both! {
     lists::each_filter_selects,
     lists::filters_combine,
     lists::pages_neither_repeat_nor_skip,
+    lists::unfinished_sagas_are_counted_by_kind,
     lifecycle::migrating_again_changes_nothing,
     lifecycle::processes_may_migrate_at_once,
     lifecycle::an_unmigrated_database_says_so,

@@ -51,7 +51,7 @@ pub use self::audit::PostgresAudit;
 use self::sessions::Sessions;
 use super::{
     EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
-    StoreError, StoreOptions, StoredDefinition, Unfinished,
+    StoreError, StoreOptions, StoredDefinition, Tally, Unfinished,
     log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats, tail::Tail},
 };
 
@@ -305,6 +305,10 @@ impl Store for PostgresStore {
 
     async fn unfinished(&self, shard: Shard, after: Option<SagaId>, limit: u32) -> Result<Vec<Unfinished>, StoreError> {
         self.readers.ask(async |session| reads::unfinished(session, shard, after, limit).await).await
+    }
+
+    async fn tally(&self, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
+        self.readers.ask(async |session| reads::tally(session, now).await).await
     }
 
     async fn keyed_saga(&self, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError> {

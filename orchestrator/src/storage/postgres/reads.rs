@@ -4,14 +4,15 @@ use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     state::SagaRow,
+    time::Timestamp,
 };
 use sqlx::{AssertSqlSafe, PgConnection, QueryBuilder, types::Uuid};
 
 use super::{
     super::{
-        KeyedSaga, SagaFilter, StoreError, Unfinished,
+        KeyedSaga, SagaFilter, StoreError, Tally, Unfinished,
         listing::{SAGA_COLUMNS, push_list},
-        records::{EventRecord, KeyedSagaRecord, SagaRecord, UnfinishedRecord, group_by_stream, read_all},
+        records::{EventRecord, KeyedSagaRecord, SagaRecord, TallyRecord, UnfinishedRecord, group_by_stream, read_all},
     },
     failed,
 };
@@ -91,6 +92,20 @@ pub async fn unfinished(
     .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
+    read_all(rows)
+}
+
+/// The condition is that of the index `sagas_unfinished`, so that ended sagas cost nothing.
+pub const TALLY: &str =
+    "SELECT definition, mode, status, count(*) AS sagas, count(*) FILTER (WHERE deadline_at_us < $1) AS overdue
+     FROM sagas
+     WHERE ended_at_us IS NULL
+     GROUP BY definition, mode, status
+     ORDER BY definition, mode, status";
+
+pub async fn tally(connection: &mut PgConnection, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
+    let rows: Vec<TallyRecord> =
+        sqlx::query_as(TALLY).bind(now.as_micros()).fetch_all(&mut *connection).await.map_err(failed)?;
     read_all(rows)
 }
 

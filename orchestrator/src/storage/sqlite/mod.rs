@@ -52,7 +52,7 @@ pub use self::audit::SqliteAudit;
 use self::{readers::Readers, writer::Writer};
 use super::{
     EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
-    StoreError, StoreOptions, StoredDefinition, Unfinished,
+    StoreError, StoreOptions, StoredDefinition, Tally, Unfinished,
     log::{EventStats, LogEvent, LogPage, LogQuery, facts::Remembered, stats, tail::Tail},
 };
 
@@ -242,6 +242,10 @@ impl Store for SqliteStore {
 
     async fn unfinished(&self, shard: Shard, after: Option<SagaId>, limit: u32) -> Result<Vec<Unfinished>, StoreError> {
         reads::unfinished(&self.readers, shard, after, limit).await
+    }
+
+    async fn tally(&self, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
+        reads::tally(&self.readers, now).await
     }
 
     async fn keyed_saga(&self, definition: &str, key: &str) -> Result<Option<KeyedSaga>, StoreError> {

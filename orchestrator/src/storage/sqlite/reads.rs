@@ -4,14 +4,15 @@ use skald_core::{
     event::Recorded,
     ids::{SagaId, Shard},
     state::SagaRow,
+    time::Timestamp,
 };
 use sqlx::{AssertSqlSafe, QueryBuilder, SqlitePool, types::Uuid};
 
 use super::{
     super::{
-        KeyedSaga, SagaFilter, StoreError, Unfinished,
+        KeyedSaga, SagaFilter, StoreError, Tally, Unfinished,
         listing::{SAGA_COLUMNS, push_list},
-        records::{EventRecord, KeyedSagaRecord, SagaRecord, UnfinishedRecord, group_by_stream, read_all},
+        records::{EventRecord, KeyedSagaRecord, SagaRecord, TallyRecord, UnfinishedRecord, group_by_stream, read_all},
     },
     failed,
 };
@@ -82,6 +83,22 @@ pub async fn unfinished(
     .bind(i32::from(shard.0))
     .bind(after.map_or(Uuid::nil(), SagaId::as_uuid))
     .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    read_all(rows)
+}
+
+/// Ended sagas cost nothing: without being told, SQLite walks all of them in the order of the groups.
+pub async fn tally(pool: &SqlitePool, now: Timestamp) -> Result<Vec<Tally>, StoreError> {
+    let rows: Vec<TallyRecord> = sqlx::query_as(
+        "SELECT definition, mode, status, count(*) AS sagas, count(*) FILTER (WHERE deadline_at_us < ?1) AS overdue
+         FROM sagas INDEXED BY sagas_unfinished
+         WHERE ended_at_us IS NULL
+         GROUP BY definition, mode, status
+         ORDER BY definition, mode, status",
+    )
+    .bind(now.as_micros())
     .fetch_all(pool)
     .await
     .map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Posting: the requests of the [relay](super::relay), and what an answer means for an event.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{Outgoing, Refusals, Refused, refuse};
 use crate::{
@@ -34,6 +34,7 @@ pub(super) struct Poster {
 impl Poster {
     /// Posts events of different streams in one request.
     pub(super) async fn post(&self, events: &[Arc<Outgoing>]) -> Vec<Outcome> {
+        let begun = Instant::now();
         let results = match events {
             // The most usual request while there is little to do, which every version of the store understands.
             [event] => vec![self.post_alone(event).await],
@@ -47,10 +48,17 @@ impl Poster {
                     }
                     results
                 }
-                Ok(_) => return later(events, "fewer events were answered than were posted"),
-                Err(error) => return later(events, &error.to_string()),
+                Ok(_) => return self.later(events, "fewer events were answered than were posted"),
+                Err(error) => return self.later(events, &error.to_string()),
             },
         };
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        if failed < results.len() {
+            self.observer.posted(begun.elapsed());
+        }
+        if failed > 0 {
+            self.observer.not_posted(failed);
+        }
         let outcome = |(event, result): (&Arc<Outgoing>, Result<Appended, ClientError>)| match result {
             Ok(Appended { replayed, .. }) => {
                 self.observer.published(event, replayed);
@@ -64,6 +72,13 @@ impl Poster {
             }
         };
         events.iter().zip(results).map(outcome).collect()
+    }
+
+    /// All of them to be posted again.
+    fn later(&self, events: &[Arc<Outgoing>], reason: &str) -> Vec<Outcome> {
+        tracing::debug!(reason, events = events.len(), "events can't be posted now");
+        self.observer.not_posted(events.len());
+        events.iter().map(|_| Outcome::Later).collect()
     }
 
     async fn post_alone(&self, event: &Outgoing) -> Result<Appended, ClientError> {
@@ -89,10 +104,4 @@ impl Poster {
             }
         }
     }
-}
-
-/// All of them to be posted again.
-fn later(events: &[Arc<Outgoing>], reason: &str) -> Vec<Outcome> {
-    tracing::debug!(reason, events = events.len(), "events can't be posted now");
-    events.iter().map(|_| Outcome::Later).collect()
 }

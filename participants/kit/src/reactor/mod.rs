@@ -19,7 +19,10 @@ mod refusals;
 mod sagas;
 mod unfinished;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -41,7 +44,7 @@ use crate::{
     events::Client,
     gate::Gate,
     intake::{Handler, Intake, IntakeOptions},
-    observer::Observer,
+    observer::{Handled, Observer},
     outbox::Refusals,
 };
 
@@ -214,10 +217,15 @@ impl Drop for Reacting {
 struct Looking(Arc<Core>);
 
 impl Handler for Looking {
+    fn not_polled(&self) {
+        self.0.observer.not_polled(&self.0.consumer);
+    }
+
     /// Whatever comes of it, the events are done: what is owed is derived from the stream, and remembered if it could not
     /// be done.
     async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<Settled> {
         let Some(first) = deliveries.first() else { return Vec::new() };
+        let begun = Instant::now();
         let (core, stream) = (self.0.clone(), first.event.stream.clone());
         let (looking, at, came) = (core.clone(), stream.clone(), deliveries.clone());
         let mut look = Box::pin(async move { looking.look_and_note(&at, &came, false).await });
@@ -234,9 +242,8 @@ impl Handler for Looking {
                 Err(_) => look.await,
             }
         }
-        deliveries
-            .iter()
-            .for_each(|Delivery { event, .. }| core.observer.consumed(&core.consumer, event, &Settled::Done));
+        let handled = Handled { settled: &Settled::Done, took: begun.elapsed() };
+        deliveries.iter().for_each(|Delivery { event, .. }| core.observer.consumed(&core.consumer, event, &handled));
         vec![Settled::Done; deliveries.len()]
     }
 }
@@ -246,7 +253,10 @@ impl Core {
     async fn look_and_note(&self, stream: &str, deliveries: &[Delivery], anew: bool) {
         match self.look(stream, deliveries, anew).await {
             Ok(()) => self.unfinished.finished(stream).await,
-            Err(not_now) => self.remember(stream, Why::NotNow(not_now)).await,
+            Err(not_now) => {
+                self.observer.put_off(&self.consumer);
+                self.remember(stream, Why::NotNow(not_now)).await;
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use skald_kit::{
-    Db, Failure,
+    Db, Failure, Observer,
     events::{Client, ClientError, EventPage, EventQuery},
 };
 use tokio::{
@@ -131,6 +131,7 @@ impl Projector {
                 Ok((from, page)) => self.take_in(from, page).await,
                 Err(error) => {
                     tracing::warn!(projection = self.projection.name(), %error, "the log can't be read now");
+                    self.metrics.not_polled(self.projection.name());
                     Err(())
                 }
             };
@@ -172,14 +173,16 @@ impl Projector {
             return Ok(page.items.len());
         }
         let (count, newest) = (page.items.len(), page.items.iter().map(|event| event.time).max());
+        let begun = Instant::now();
         match live.take_in(&self.db, self.projection, page.items, Some(page.next_cursor)).await {
             Ok(new) => {
-                self.metrics.projected(self.projection.name(), &new);
+                self.metrics.projected(self.projection.name(), &new, begun.elapsed());
                 self.note(&live, newest);
                 Ok(count)
             }
             Err(error) => {
                 tracing::warn!(projection = self.projection.name(), %error, "a page can't be taken in now");
+                self.metrics.not_projected(self.projection.name());
                 self.load(&mut live).await;
                 Err(())
             }

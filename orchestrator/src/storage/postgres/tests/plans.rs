@@ -23,7 +23,7 @@ use super::{
         },
         PostgresStore,
         commit::{COMMIT, COMMIT_WITH_ALL, writer_session},
-        groups, log, look_up, reader_session,
+        groups, log, look_up, reader_session, reads,
     },
     store,
 };
@@ -196,6 +196,19 @@ async fn the_logs_plans_go_by_indexes_whatever_the_tables_hold() {
                 _ => true,
             };
             assert!(fits, "{name}: {line} in\n{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn counting_what_is_unfinished_looks_at_nothing_else() {
+    let database = Database::create(Backend::Postgres).await;
+    let statements = [("tally", reads::TALLY.to_owned())];
+    let session = reader_session(&database.url.parse().unwrap());
+    for (_, plan, _) in plans(&database, session, &statements).await {
+        assert!(!plan.contains("Seq Scan"), "{plan}");
+        for scan in plan.lines().filter(|line| line.contains("Index Scan")) {
+            assert!(scan.contains("shard_id_idx"), "{scan} in\n{plan}");
         }
     }
 }
