@@ -4,6 +4,7 @@
 mod bench;
 mod chaos;
 mod ci;
+mod coverage;
 mod deny;
 mod deployment;
 mod dev_server;
@@ -69,6 +70,8 @@ enum Command {
     Sdk(sdk::Options),
     /// Check Prometheus' and Alertmanager's configuration, and the rules by their tests
     Monitoring,
+    /// Which lines the tests run, by part of the workspace
+    Coverage,
     /// Check docker-compose.yml and the Helm chart
     Deployment,
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Figures { release } => suite::figures(release),
         Command::Sdk(options) => sdk::run(options),
         Command::Monitoring => monitoring::run(),
+        Command::Coverage => coverage::run(),
         Command::Deployment => deployment::run(),
         Command::Openapi => suite::write_openapi(),
     };
