@@ -15,6 +15,7 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 pub use self::sagas::saga_removed;
 use crate::{
+    access::Access,
     api::{
         self,
         cursor::Cursors,
@@ -23,8 +24,10 @@ use crate::{
         pauses::Pauses,
         problem::{Code, Problem},
     },
+    audit::{Act, Recorder},
     bus::BusHealth,
     clock::Clock,
+    config,
     dispatch::CallbackTokens,
     engine::{Engine, definitions::Definitions},
     forward::{self, Router},
@@ -90,6 +93,7 @@ pub struct AppParts {
     pub shards: u16,
     /// [`Store::secret`]; it signs cursors and requests between replicas.
     pub secret: [u8; 32],
+    pub access: config::Access,
     /// Of a request's body.
     pub body_bytes_max: usize,
     /// How long a start waits for the saga's end when the client does not say.
@@ -100,6 +104,7 @@ pub struct AppParts {
 #[derive(Debug)]
 pub struct App {
     parts: AppParts,
+    access: Access,
     router: Router,
     runtime: Handle,
     cursors: Cursors,
@@ -122,6 +127,7 @@ impl App {
         let (closing, closed) = watch::channel(false);
         let pauses = Pauses::follow(Arc::clone(&parts.store), Arc::clone(&parts.gate), closed.clone()).await?;
         let heads = Heads::follow(Arc::clone(&parts.store), parts.owner.id.clone(), closed.clone());
+        let access = Access::follow(&parts.access, &parts.store, &parts.clock, &closed).await?;
         let router = Router::new(forward::Parts {
             engine: parts.engine.clone(),
             store: Arc::clone(&parts.store),
@@ -136,6 +142,7 @@ impl App {
         })?;
         Ok(Arc::new(Self {
             router,
+            access,
             cursors: Cursors::new(&parts.secret),
             parts,
             runtime: Handle::current(),
@@ -168,6 +175,30 @@ impl App {
     #[must_use]
     pub const fn engine(&self) -> &Engine {
         &self.parts.engine
+    }
+
+    /// Who may ask for what.
+    #[must_use]
+    pub const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Carries out an act between two entries of the audit log, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When its beginning cannot be recorded, or as it ends itself.
+    pub async fn recorded<T>(
+        &self,
+        act: Act,
+        carry_out: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let (store, clock) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.clock));
+        let recorder = Recorder { store, clock, runtime: self.runtime.clone() };
+        let recording = self.ask(recorder.begin(act)).await?;
+        let result = carry_out.await;
+        recording.end(result.as_ref().err().map(|problem| problem.code().as_str())).await;
+        result
     }
 
     #[must_use]

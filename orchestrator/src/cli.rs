@@ -119,6 +119,9 @@ pub struct ServeArgs {
     /// Publish events to Redis Streams too: redis://HOST:PORT [key: bus.url]
     #[arg(long, value_name = "URL")]
     pub bus: Option<ServerUrl>,
+    /// Listen where others reach it, although nobody needs a key [key: access.insecure]
+    #[arg(long)]
+    pub insecure: bool,
     /// A folder of saga definitions to register; may be repeated [key: definitions.folders]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
@@ -277,6 +280,7 @@ impl ServeArgs {
             database_url: self.database_url.clone(),
             listen: self.listen,
             migrate: self.no_migrate.then_some(false),
+            insecure: self.insecure,
             bus: self.bus.clone(),
             definitions: self.definitions.clone(),
         }

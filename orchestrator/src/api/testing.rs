@@ -300,6 +300,7 @@ impl<S: Store> TestServer<S> {
             patience: PATIENCE,
             shards,
             secret: [7; 32],
+            access: crate::config::Access::default(),
             body_bytes_max: 1024 * 1024,
             wait: Duration::from_secs(10),
         })

@@ -113,6 +113,7 @@ impl Service {
             patience: Duration::from_millis(config.database.lease.0) + TAKEOVER_TIME_MAX,
             shards,
             secret,
+            access: config.access.clone(),
             body_bytes_max: config.server.body_max.0,
             wait: Duration::from_millis(config.server.wait.0),
         })

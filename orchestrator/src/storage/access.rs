@@ -4,7 +4,7 @@
 //! change of a key and its entry in the audit log are one transaction. The log takes entries and gives them back; nothing
 //! changes or removes one.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use async_trait::async_trait;
 use skald_core::time::Timestamp;
@@ -58,10 +58,18 @@ impl AuditOutcome {
             Self::Unknown => "unknown",
         }
     }
+}
 
-    #[must_use]
-    pub fn of(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|outcome| outcome.as_str() == word)
+/// The text is no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be begun, done, failed, refused or unknown")]
+pub struct NoOutcome;
+
+impl FromStr for AuditOutcome {
+    type Err = NoOutcome;
+
+    fn from_str(word: &str) -> Result<Self, NoOutcome> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == word).ok_or(NoOutcome)
     }
 }
 
@@ -220,8 +228,8 @@ impl TryFrom<AuditRecord> for AuditEntry {
     type Error = StoreError;
 
     fn try_from(record: AuditRecord) -> Result<Self, StoreError> {
-        let outcome = AuditOutcome::of(&record.outcome)
-            .ok_or_else(|| StoreError::Unreadable(format!("entry {} of the audit log: its outcome", record.id)))?;
+        let unreadable = |_| StoreError::Unreadable(format!("entry {} of the audit log: its outcome", record.id));
+        let outcome = record.outcome.parse().map_err(unreadable)?;
         Ok(Self {
             id: record.id,
             at: Timestamp::from_micros(record.at_us),

@@ -22,7 +22,7 @@ use super::{
     query::{self, After},
     wake::{Wake, Woken},
 };
-use crate::{app::App, events::position::Place, storage::log::LogFilter};
+use crate::{access::scope::Scope, app::App, events::position::Place, storage::log::LogFilter};
 
 /// A comment is sent so often, so that nobody in between takes the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -44,6 +44,7 @@ problems!(Problems, InvalidParameter, StreamNotFound, DatabaseUnavailable);
     path = "/events/tail",
     operation_id = "tailEvents",
     tag = "events",
+    security(("bearer" = [Scope::EventsRead])),
     params(
         ("after" = Option<String>, Query, nullable = false,
          description = "A place in the log: a `next_cursor`, or the id of an event of this stream. Left out: from now on"),

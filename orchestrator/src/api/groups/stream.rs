@@ -22,6 +22,7 @@ use super::{
     poll::{DeliveredEvent, Next, checked, next},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     storage::groups::{Delivery, Poll},
 };
@@ -44,6 +45,7 @@ problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
     path = "/groups/{name}/stream",
     operation_id = "streamGroup",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsConsume])),
     params(
         ("name" = String, Path, description = "The group"),
         ("consumer" = String, Query, description = "Names one consumer among the group's"),

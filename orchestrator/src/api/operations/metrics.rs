@@ -8,7 +8,7 @@ use super::super::{
     params::Params,
     problem::{Problem, problems},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// For counting what has come since the last time. A scrape does not wait longer: it shows what was counted by then.
 const COUNTING_TIME_MAX: Duration = Duration::from_secs(1);
@@ -21,6 +21,7 @@ problems!(Problems, InvalidParameter);
     path = "/metrics",
     operation_id = "getMetrics",
     tag = "operations",
+    security(("bearer" = [Scope::SystemRead])),
     responses(
         (status = 200, description = "Prometheus' text format", content_type = "text/plain", body = String),
         Problems,

@@ -25,7 +25,7 @@ use super::super::{
     problem::{Problem, problems},
     view::SagaEvent,
 };
-use crate::{app::App, engine::Progress};
+use crate::{access::scope::Scope, app::App, engine::Progress};
 
 /// A comment is sent so often, so that nobody in between takes the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -48,6 +48,7 @@ problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavail
     path = "/sagas/{id}/stream",
     operation_id = "streamSagaEvents",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasRead])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("after" = Option<u64>, Query, nullable = false, description = "Only events of later versions"),
