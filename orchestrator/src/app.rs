@@ -1,19 +1,22 @@
-//! What the API answers from, and the server around it.
+//! What the API answers from.
 //!
 //! Handlers run on the server's own threads, where a client that leaves takes its handler with it. So nothing that
 //! touches the database runs there: [`App::read`] carries it to its end on the runtime that the connections belong to.
 
 mod sagas;
 mod sealed;
+mod server;
 
-use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use actix_web::{HttpServer, dev::Server, web};
 use bytes::Bytes;
 use skald_core::{definition::Definition, time::Millis};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
-pub use self::sagas::saga_removed;
+pub use self::{
+    sagas::saga_removed,
+    server::{ServeOptions, serve},
+};
 use crate::{
     access::Access,
     api::{
@@ -400,70 +403,5 @@ pub fn store_problem(error: &StoreError) -> Problem {
         StoreError::Url | StoreError::NotMigrated(_) | StoreError::TooNew(_) | StoreError::Unreadable(_) => {
             Problem::internal(error)
         }
-    }
-}
-
-/// How the server takes connections.
-#[derive(Clone, Copy, Debug)]
-pub struct ServeOptions {
-    /// Threads.
-    pub workers: usize,
-    /// Open connections, over all threads; more wait to be accepted.
-    pub connections_max: usize,
-    /// How long requests may go on once the server is told to stop.
-    pub stop_grace: Duration,
-}
-
-/// A client must have sent a request's head by then.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// A server on the listener. It runs while it is polled, and stops by its handle, after [`App::close`]; it listens to no
-/// signals itself.
-///
-/// # Errors
-///
-/// When the listener cannot be used.
-pub fn serve(listener: TcpListener, app: Arc<App>, options: ServeOptions) -> std::io::Result<Server> {
-    let data = web::Data::from(app);
-    let server = HttpServer::new(move || {
-        actix_web::App::new()
-            .app_data(data.clone())
-            .configure(api::routes)
-            .default_service(web::to(api::nothing_here))
-            .wrap(actix_web::middleware::from_fn(api::request::surround))
-    });
-    Ok(server
-        .workers(options.workers)
-        .max_connections(options.connections_max.div_ceil(options.workers.max(1)))
-        .client_request_timeout(HEAD_TIME_MAX)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(options.stop_grace.as_secs().max(1))
-        .disable_signals()
-        .listen(listener)?
-        .run())
-}
-
-#[cfg(test)]
-mod tests {
-    use reqwest::Method;
-    use serde_json::json;
-
-    use crate::api::testing::TestServer;
-
-    #[actix_web::test]
-    async fn a_server_that_stops_answers_those_who_wait() {
-        let server = TestServer::start().await;
-        server.participants.hold("publish:action");
-        let waiting = server.request(Method::POST, "/sagas/note").header("Prefer", "wait=60").json(&json!({}));
-        let stopping = async {
-            while server.participants.calls.lock().unwrap().len() < 2 {
-                tokio::task::yield_now().await;
-            }
-            server.stop().await;
-        };
-        let (reply, ()) = tokio::join!(server.send(waiting), stopping);
-        assert_eq!((reply.status, &reply.body["status"]), (202, &json!("running")), "{}", reply.text);
-        server.participants.release("publish:action");
     }
 }

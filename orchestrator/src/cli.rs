@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use skald_core::{event::Mode, time::Millis};
 
 use crate::{
+    access::scope::Role,
     commands::FaultMix,
     config::{Flags, ServerUrl},
 };
@@ -30,6 +31,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Bring the database's tables up to date
     Migrate(DatabaseArgs),
+    /// Make, list, revoke and replace the keys that clients show
+    ///
+    /// Works on the database, also while servers run: they know of a change within seconds. As long as there is none, and no
+    /// issuer of tokens, no key is needed; the first one ends that for good.
+    Keys(KeysArgs),
     /// Check saga definitions; names every problem with its place
     Validate(ValidateArgs),
     /// Check the database against the invariants, without writing to it, also while Skald runs
@@ -76,6 +82,9 @@ pub struct DevArgs {
     /// Address and port of Skald's API
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Listen where others reach it, although nobody needs a key
+    #[arg(long)]
+    pub insecure: bool,
     /// Address and port of the service that keeps products and stock
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub catalog_listen: SocketAddr,
@@ -134,6 +143,97 @@ pub struct DatabaseArgs {
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<ServerUrl>,
+}
+
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Make a key; prints it, this once
+    Create(CreateKeyArgs),
+    /// Show all keys, also those that are good no more; never the secrets
+    List(ListKeysArgs),
+    /// End a key at once
+    Revoke(RevokeKeyArgs),
+    /// Make a key in the place of another, which goes on for a while; prints the new one, this once
+    Rotate(RotateKeyArgs),
+    /// Print a new key and store it nowhere: for a file that `create --from-file` reads
+    Generate,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateKeyArgs {
+    /// Who will show it; what operators do is recorded under this name
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub name: String,
+    /// viewer, client, operator or admin
+    #[arg(long, value_name = "ROLE")]
+    pub role: Role,
+    /// How long it is good, as in 90d; for ever if left out
+    #[arg(long, value_name = "DURATION")]
+    pub expires_in: Option<Millis>,
+    /// Take the key from a file, as `generate` printed it; nothing is printed. Given again, it changes nothing
+    #[arg(long, value_name = "PATH")]
+    pub from_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub by: ByArgs,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ListKeysArgs {
+    /// Print one JSON document instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RevokeKeyArgs {
+    /// The key's id: what follows `skald_`
+    pub id: String,
+    #[command(flatten)]
+    pub by: ByArgs,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RotateKeyArgs {
+    /// The id of the key to replace
+    pub id: String,
+    /// How long the replaced one is still good
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub overlap: Millis,
+    /// Take the new key from a file, as `generate` printed it
+    #[arg(long, value_name = "PATH")]
+    pub from_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub by: ByArgs,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+/// For the audit log.
+#[derive(Debug, Args)]
+pub struct ByArgs {
+    /// Who does this; the user's name if left out
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub actor: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fits = !text.trim().is_empty() && text.chars().count() <= 128 && !text.chars().any(char::is_control);
+    if fits { Ok(text.to_owned()) } else { Err("give 1 to 128 characters in one line".to_owned()) }
 }
 
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ mod sagas;
 #[cfg(test)]
 pub mod testing;
 pub mod view;
-mod words;
+pub mod words;
 
 use actix_web::{HttpRequest, HttpResponse, error::PathError, web};
 

@@ -306,7 +306,13 @@ impl<S: Store> TestServer<S> {
         })
         .await
         .unwrap();
-        let options = ServeOptions { workers: 1, connections_max: 2000, stop_grace: Duration::from_secs(1) };
+        let options = ServeOptions {
+            workers: 1,
+            connections_max: 2000,
+            stop_grace: Duration::from_secs(1),
+            tls: None,
+            cors_origins: access.cors_origins.clone(),
+        };
         let server = serve(listener, Arc::clone(&app), options).unwrap();
         let handle = server.handle();
         tokio::spawn(server);

@@ -37,6 +37,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     ];
     super::runtime()?.block_on(async {
         let mut config = Config::default();
+        config.access.insecure = args.insecure;
         config.database.url = ServerUrl::new(sqlite_url(&args.data_dir, "skald"));
         let skald_url = format!("http://{}", listener.local_addr()?);
         let mut participants = Vec::new();

@@ -4,6 +4,7 @@ mod compare;
 mod demo;
 mod dev;
 mod files;
+mod keys;
 mod logging;
 mod migrate;
 mod projection;
@@ -11,6 +12,7 @@ mod restore;
 mod retain;
 mod serve;
 mod service;
+mod tls;
 mod validate;
 mod verify;
 
@@ -34,6 +36,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Retain(args) => retain::run(&args),

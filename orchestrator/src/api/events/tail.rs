@@ -76,6 +76,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     response
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Compressed, an event would wait for those after it.
+        .insert_header((header::CONTENT_ENCODING, "identity"))
         .insert_header(("X-Accel-Buffering", "no"));
     if req.method() == Method::HEAD {
         return Ok(response.finish());
