@@ -5,13 +5,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use skald_core::{event::Mode, time::Millis};
 
 use crate::{
     access::scope::Role,
     commands::FaultMix,
-    config::{Flags, ServerUrl},
+    config::{Flags, Secret, ServerUrl},
 };
 
 /// Runs business transactions that span services, and undoes what must be undone.
@@ -103,6 +104,8 @@ pub struct DevArgs {
     /// Address and port of the worker that keeps the read models
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8086")]
     pub views_listen: SocketAddr,
+    #[command(flatten)]
+    pub key: ApiKeyArgs,
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +146,34 @@ pub struct DatabaseArgs {
     /// sqlite:PATH or postgres://.. [key: database.url]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<ServerUrl>,
+}
+
+/// What to show to a Skald that needs a key.
+#[derive(Debug, Args)]
+pub struct ApiKeyArgs {
+    /// A key that Skald knows, if it needs one
+    #[arg(long, value_name = "KEY", env = "SKALD_API_KEY", hide_env_values = true, value_parser = secret)]
+    pub api_key: Option<Secret>,
+    /// A file that holds that key
+    #[arg(long, value_name = "PATH", env = "SKALD_API_KEY_FILE", conflicts_with = "api_key")]
+    pub api_key_file: Option<PathBuf>,
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+impl ApiKeyArgs {
+    /// The key, from where it is.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn read(&self) -> anyhow::Result<Option<Secret>> {
+        let Some(path) = &self.api_key_file else { return Ok(self.api_key.clone()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(Secret::new(text.trim())))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -290,6 +321,8 @@ pub struct CompareArgs {
     /// Skald's API
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: reqwest::Url,
+    #[command(flatten)]
+    pub key: ApiKeyArgs,
     /// The service that keeps products and stock
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub catalog: reqwest::Url,

@@ -71,8 +71,7 @@ impl Refusals {
                 if tokio::time::timeout(interval, closed.wait_for(|closed| *closed)).await.is_ok() {
                     break;
                 }
-                let goes_on = !following.counted().is_empty();
-                interval = if goes_on { (interval * 2).min(INTERVAL_MAX) } else { INTERVAL_MIN };
+                interval = next_interval(interval, !following.counted().is_empty());
             }
             following.record(&*store, &*clock).await;
         });
@@ -127,6 +126,14 @@ impl Refusals {
     }
 }
 
+const fn next_interval(interval: Duration, goes_on: bool) -> Duration {
+    if !goes_on {
+        return INTERVAL_MIN;
+    }
+    let doubled = interval.as_secs() * 2;
+    if doubled > INTERVAL_MAX.as_secs() { INTERVAL_MAX } else { Duration::from_secs(doubled) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,35 +150,52 @@ mod tests {
         store.audit_log(&AuditFilter { limit: 1000, ..AuditFilter::default() }).await.unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
+    fn caller(number: usize) -> Caller {
+        let (name, credential) = (format!("caller-{number}"), format!("key:{number}"));
+        Caller { name, credential, scopes: Scopes::default() }
+    }
+
+    #[tokio::test]
     async fn a_flood_leaves_a_handful_of_entries_that_tell_how_large_it_was() {
+        let store = MemoryStore::new(Arc::new(WallClock), 1);
+        let refusals = Refusals::default();
+        for number in 0..1000 {
+            refusals.note(None, format!("GET /{number}"), "unauthenticated", "c-1");
+            refusals.note(Some(&caller(number)), format!("GET /{number}"), "forbidden", "c-2");
+        }
+        refusals.record(&store, &WallClock).await;
+        let entries = recorded(&store).await;
+        assert_eq!(entries.len(), KINDS_MAX + 1);
+        assert_eq!(entries.iter().map(|entry| entry.times).sum::<u32>(), 2000);
+        let nobodys = entries.iter().find(|entry| entry.code.as_deref() == Some("unauthenticated")).unwrap();
+        assert_eq!((nobodys.times, nobodys.target.as_str()), (1000, "GET /999"));
+        refusals.record(&store, &WallClock).await;
+        assert_eq!(recorded(&store).await.len(), KINDS_MAX + 1, "nothing was refused since");
+    }
+
+    #[tokio::test]
+    async fn the_first_is_recorded_at_once_and_the_last_when_the_service_stops() {
         let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 1));
         let (closing, closed) = watch::channel(false);
         let refusals = Refusals::follow(Arc::clone(&store) as _, Arc::new(WallClock), closed);
-        let caller = |number: usize| Caller {
-            name: format!("caller-{number}"),
-            credential: format!("key:{number}"),
-            scopes: Scopes::default(),
-        };
-        refusals.note(None, "GET /sagas".to_owned(), "unauthenticated", "c-1");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        assert_eq!(recorded(&store).await.len(), 1, "the first is recorded at once");
-        let mut times = 1;
-        for round in 0..60 * 60 {
-            for path in 0..10 {
-                refusals.note(None, format!("GET /{path}"), "unauthenticated", "c-2");
-                refusals.note(Some(&caller(round * 10 + path)), "GET /audit".to_owned(), "forbidden", "c-3");
-                times += 2;
+        for (count, code) in ["unauthenticated", "invalid_credentials"].into_iter().enumerate() {
+            refusals.note(None, "GET /sagas".to_owned(), code, "c-1");
+            if count == 1 {
+                closing.send_replace(true);
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            while recorded(&store).await.len() <= count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
         }
-        closing.send_replace(true);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let entries = recorded(&store).await;
-        assert!(entries.len() <= 70 * (KINDS_MAX + 1), "{} entries in an hour", entries.len());
-        assert_eq!(entries.iter().map(|entry| u64::from(entry.times)).sum::<u64>(), times);
-        assert!(
-            entries.iter().all(|entry| entry.outcome == AuditOutcome::Refused && entry.target.starts_with("GET /"))
-        );
+    }
+
+    #[test]
+    fn whoever_goes_on_is_recorded_less_and_less_often() {
+        let intervals = (0..10).scan(INTERVAL_MIN, |interval, _| {
+            *interval = next_interval(*interval, true);
+            Some(interval.as_secs())
+        });
+        assert_eq!(intervals.collect::<Vec<_>>(), [2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+        assert_eq!(next_interval(INTERVAL_MAX, false), INTERVAL_MIN);
     }
 }

@@ -57,8 +57,13 @@ pub fn unlisted(method: Method, route: Route) -> Endpoint {
 }
 
 /// What an operation needs. None: nothing that can be shown in this way.
+///
+/// # Panics
+///
+/// When its annotation does not say. That is found at start, before anybody can ask.
 pub fn scope(operation: &Operation) -> Option<Scope> {
-    let requirements = serde_json::to_value(&operation.security).expect("requirements have string keys");
+    let security = operation.security.as_ref().expect("every endpoint says what it needs, or security(())");
+    let requirements = serde_json::to_value(security).expect("requirements have string keys");
     // More than one: the first is for whoever shows nothing.
     let [requirement] = requirements.as_array()?.as_slice() else { return None };
     let word = requirement[BEARER].as_array()?.first()?.as_str()?;
@@ -183,3 +188,6 @@ pub fn tell_allowance(response: &mut ServiceResponse<BoxBody>) {
         allowance.tell(response.headers_mut());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,13 +21,20 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::{
+    access::{key::KeyText, scope::Role},
     app::{App, AppParts, Gate, ParticipantHealth, ServeOptions, serve},
+    audit::{self, Act},
     clock::Clock,
+    config::Access,
     dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
     personal::{SealedCalls, Sealing},
-    storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
+    storage::{
+        Owner, SqliteStore, Store, StoreOptions,
+        access::{ApiKey, AuditOutcome},
+        memory::MemoryStore,
+    },
 };
 
 const LEASE: Millis = Millis(5000);
@@ -193,8 +200,37 @@ impl TestServer<SqliteStore> {
     /// With a database that has a log to read and consumer groups.
     pub async fn logged() -> Self {
         let (log, folder) = sqlite().await;
-        Self::over(Arc::clone(&log), log, folder, 1000, 1000).await
+        Self::over(Arc::clone(&log), log, folder, (1000, 1000), Access::default()).await
     }
+}
+
+/// The key of a role, which is called as the role is.
+pub fn key_of(role: Role) -> KeyText {
+    KeyText::new([role as u8; 6], [role as u8; 32])
+}
+
+pub async fn add_key(store: &dyn Store, role: Role) {
+    let (text, now) = (key_of(role), WallClock.now());
+    let key = ApiKey {
+        id: text.id().to_owned(),
+        hash: text.hash(),
+        name: role.to_string(),
+        role: role.to_string(),
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+    };
+    let act = Act {
+        actor: None,
+        credential: None,
+        action: "key.create".to_owned(),
+        target: format!("/keys/{}", key.id),
+        reason: None,
+        request_id: "r".to_owned(),
+        correlation_id: None,
+    };
+    let entry = audit::entry(&act, now, AuditOutcome::Done, None, 1);
+    assert!(store.add_api_key(&key, &entry).await.unwrap());
 }
 
 /// An embedded database of its own.
@@ -216,6 +252,16 @@ impl TestServer {
         Self::on(store, resident_max, queue_max).await
     }
 
+    /// Where a key is needed: there is one of each role, see [`key_of`].
+    pub async fn guarded(access: Access) -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 2));
+        for role in Role::ALL {
+            add_key(&*store, role).await;
+        }
+        let (log, folder) = sqlite().await;
+        Self::over(store, log, folder, (1000, 1000), access).await
+    }
+
     /// With one shard only, so that a second replica on its store has none.
     pub async fn with_one_shard() -> Self {
         Self::on(Arc::new(MemoryStore::new(Arc::new(WallClock), 1)), 1000, 1000).await
@@ -231,7 +277,7 @@ impl TestServer {
     /// A replica on this store. The log that it reads is another's, and empty.
     pub async fn on(store: Arc<MemoryStore>, resident_max: usize, queue_max: usize) -> Self {
         let (log, folder) = sqlite().await;
-        Self::over(store, log, folder, resident_max, queue_max).await
+        Self::over(store, log, folder, (resident_max, queue_max), Access::default()).await
     }
 }
 
@@ -240,8 +286,8 @@ impl<S: Store> TestServer<S> {
         store: Arc<S>,
         log: Arc<SqliteStore>,
         folder: TempDir,
-        resident_max: usize,
-        queue_max: usize,
+        (resident_max, queue_max): (usize, usize),
+        access: Access,
     ) -> Self {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
         let clock: Arc<dyn Clock> = Arc::new(WallClock);
@@ -300,7 +346,7 @@ impl<S: Store> TestServer<S> {
             patience: PATIENCE,
             shards,
             secret: [7; 32],
-            access: crate::config::Access::default(),
+            access: access.clone(),
             body_bytes_max: 1024 * 1024,
             wait: Duration::from_secs(10),
         })
@@ -340,6 +386,15 @@ impl<S: Store> TestServer<S> {
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Reply { status, headers, text, body }
+    }
+
+    /// A request that shows the key of a role.
+    pub fn request_as(&self, role: Role, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path).bearer_auth(key_of(role).reveal())
+    }
+
+    pub async fn get_as(&self, role: Role, path: &str) -> Reply {
+        self.send(self.request_as(role, Method::GET, path)).await
     }
 
     pub async fn get(&self, path: &str) -> Reply {

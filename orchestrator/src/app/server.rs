@@ -116,7 +116,78 @@ mod tests {
     use reqwest::Method;
     use serde_json::json;
 
-    use crate::api::testing::TestServer;
+    use crate::{access::scope::Role, api::testing::TestServer, config};
+
+    #[actix_web::test]
+    async fn browsers_are_told_to_trust_nothing() {
+        let server = TestServer::start().await;
+        for path in ["/livez", "/sagas", "/nowhere"] {
+            let reply = server.get(path).await;
+            for (name, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("content-security-policy", super::POLICY),
+                ("referrer-policy", "no-referrer"),
+                ("cache-control", "no-store"),
+                ("strict-transport-security", ""),
+                ("access-control-allow-origin", ""),
+            ] {
+                assert_eq!(reply.header(name), value, "{path}: {name}");
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn only_pages_of_the_configured_origins_may_ask() {
+        let cors_origins = vec!["https://console.example.com".to_owned()];
+        let server = TestServer::guarded(config::Access { cors_origins, ..config::Access::default() }).await;
+        let ask = |method: Method, origin: &str| {
+            let request = server.request_as(Role::Viewer, method, "/sagas").header("Origin", origin);
+            request
+                .header("Access-Control-Request-Method", "GET")
+                .header("Access-Control-Request-Headers", "authorization")
+        };
+        let preflight = server.send(ask(Method::OPTIONS, "https://console.example.com")).await;
+        assert_eq!(preflight.status, 200, "{}", preflight.text);
+        assert_eq!(preflight.header("access-control-allow-origin"), "https://console.example.com");
+        assert!(preflight.header("access-control-allow-headers").to_lowercase().contains("authorization"));
+        let asked = server.send(ask(Method::GET, "https://console.example.com")).await;
+        assert_eq!((asked.status, asked.header("access-control-allow-origin")), (200, "https://console.example.com"));
+        assert!(asked.header("access-control-expose-headers").to_lowercase().contains("ratelimit"));
+        // Also what is refused can be read.
+        let refused = server.request(Method::GET, "/sagas").header("Origin", "https://console.example.com");
+        let refused = server.send(refused).await;
+        assert_eq!(
+            (refused.status, refused.header("access-control-allow-origin")),
+            (401, "https://console.example.com")
+        );
+        let elsewhere = server.send(ask(Method::OPTIONS, "https://evil.example.com")).await;
+        assert_eq!(elsewhere.header("access-control-allow-origin"), "", "{}", elsewhere.text);
+    }
+
+    #[actix_web::test]
+    async fn answers_are_compressed_when_asked_and_streams_never() {
+        let server = TestServer::start().await;
+        let gzip = |path: &str| server.request(Method::GET, path).header("Accept-Encoding", "gzip");
+        let compressed = gzip("/openapi.json").send().await.unwrap();
+        assert_eq!(compressed.headers()["content-encoding"], "gzip");
+        let (bytes, plain) = (compressed.bytes().await.unwrap(), server.get("/openapi.json").await.text);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).unwrap();
+        assert!(text == plain && bytes.len() * 5 < plain.len(), "{} of {} bytes", bytes.len(), plain.len());
+        let problem = gzip("/nowhere").send().await.unwrap();
+        assert_eq!(
+            (problem.status().as_u16(), &problem.headers()["content-encoding"]),
+            (404, &"gzip".parse().unwrap())
+        );
+        let id = server.start_note().await;
+        for path in [format!("/sagas/{id}/stream"), "/events/tail".to_owned()] {
+            let stream = gzip(&path).send().await.unwrap();
+            assert_eq!(
+                (stream.status().as_u16(), &stream.headers()["content-encoding"]),
+                (200, &"identity".parse().unwrap())
+            );
+        }
+    }
 
     #[actix_web::test]
     async fn a_server_that_stops_answers_those_who_wait() {

@@ -26,14 +26,12 @@ use std::{
 use serde::Deserialize;
 use skald_core::time::Millis;
 
-#[cfg(test)]
-pub use self::values::Secret;
 pub use self::{
     access::{Access, Jwt},
     layers::{Flags, Loaded, Sources, environment},
     participant::{Breaker, Participant, RateLimit, SecretHeader, SecretSource},
     problem::{ConfigError, Problem},
-    values::{ByteSize, ServerUrl},
+    values::{ByteSize, Secret, ServerUrl},
 };
 
 /// The whole configuration. One that [`Config::load`] returned is checked.

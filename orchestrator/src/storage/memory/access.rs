@@ -71,7 +71,7 @@ impl AccessRecords for MemoryStore {
                 && filter.before.is_none_or(|before| entry.id < before)
         };
         let mut found: Vec<AuditEntry> = kept.audit_log.iter().filter(matches).cloned().collect();
-        found.sort_by(|a, b| b.id.cmp(&a.id));
+        found.sort_by_key(|entry| std::cmp::Reverse(entry.id));
         found.truncate(filter.limit as usize);
         Ok(found)
     }
