@@ -62,7 +62,10 @@ pub fn run(options: Options) -> Result<()> {
     if data.exists() {
         fs::remove_dir_all(&data).context("the data of the last run")?;
     }
-    let mut server = Server::start(&data)?;
+    fs::create_dir_all(&data)?;
+    let database = format!("sqlite:{}", data.join("skald.db").display());
+    let key = make_key(&database)?;
+    let mut server = Server::start(&data, &key)?;
     let tested = check(
         command(program)
             .arg("--config-file")
@@ -71,13 +74,13 @@ pub fn run(options: Options) -> Result<()> {
             .args(["--checks", "all", "--exclude-checks", &EXCLUDED_CHECKS.join(",")])
             .args(EXCLUDED_PATHS.iter().flat_map(|path| ["--exclude-path", path]))
             // One worker: threads that parse Python at once make CPython 3.11 fail (its issue 106905).
+            .args(["--header", &format!("Authorization: Bearer {key}")])
             .args(["--request-timeout", "30", "--workers", "1"])
             .args(["--max-examples", &options.max_examples.to_string(), "--seed", &options.seed.to_string()])
             .env("SCHEMATHESIS_HOOKS", root().join("xtask/schemathesis/checks.py"))
             .current_dir(&folder),
     );
     ensure!(server.is_running()?, "the server ended meanwhile; its messages are above");
-    let database = format!("sqlite:{}", data.join("skald.db").display());
     let verified = check(command(skald()?).args(["verify", "--database-url", &database]));
     tested.and(verified)
 }
@@ -124,6 +127,15 @@ fn skald() -> Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name("skald"))
 }
 
+/// The key that all requests show: what the specification says of who may, holds only where a key is needed.
+fn make_key(database: &str) -> Result<String> {
+    let mut create = command(skald()?);
+    create.args(["keys", "create", "--name", "schemathesis", "--role", "admin", "--database-url", database]);
+    let made = create.output().context("cannot make a key")?;
+    ensure!(made.status.success(), "cannot make a key: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(String::from_utf8(made.stdout)?.trim().to_owned())
+}
+
 /// `skald dev` on free ports; killed when dropped.
 struct Server {
     child: Child,
@@ -131,9 +143,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(data: &Path) -> Result<Self> {
+    fn start(data: &Path, key: &str) -> Result<Self> {
         let mut dev = command(skald()?);
-        dev.arg("dev").arg("--data-dir").arg(data);
+        dev.arg("dev").arg("--data-dir").arg(data).env("SKALD_API_KEY", key);
         for flag in [
             "--listen",
             "--catalog-listen",

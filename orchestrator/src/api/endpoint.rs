@@ -107,11 +107,11 @@ async fn enforce(scope: Scope, req: ServiceRequest, next: Next<BoxBody>) -> Resu
     }
 }
 
-/// Finds out who asks and whether they may, and notes it in the request.
+/// Finds out who asks, notes it in the request, and whether they may.
 ///
 /// # Errors
 ///
-/// When they may not: that is noted for the audit log, too.
+/// When they may not.
 pub async fn admit(req: &HttpRequest, scope: Scope) -> Result<(), Problem> {
     let app = req.app_data::<web::Data<App>>().ok_or_else(|| Problem::internal("the request has no app"))?;
     let access = app.access();
@@ -120,8 +120,9 @@ pub async fn admit(req: &HttpRequest, scope: Scope) -> Result<(), Problem> {
     }
     let caller = match access.caller(req.headers(), app.clock().now()).await {
         Ok(caller) => caller,
-        Err(unknown) => return Err(refuse(app, req, None, unauthenticated(&unknown))),
+        Err(unknown) => return Err(unauthenticated(&unknown)),
     };
+    req.extensions_mut().insert(Arc::clone(&caller));
     if let Some(allowance) = access.allowance(&caller) {
         let (allowed, seconds) = (allowance.allowed, allowance.retry_after());
         req.extensions_mut().insert(allowance);
@@ -132,9 +133,8 @@ pub async fn admit(req: &HttpRequest, scope: Scope) -> Result<(), Problem> {
     }
     if !caller.scopes.has(scope) {
         let detail = format!("This needs {scope}, which {} does not have.", caller.name);
-        return Err(refuse(app, req, Some(&caller), Problem::new(Code::Forbidden, detail)));
+        return Err(Problem::new(Code::Forbidden, detail));
     }
-    req.extensions_mut().insert(caller);
     Ok(())
 }
 
@@ -153,16 +153,17 @@ fn unauthenticated(unknown: &Unknown) -> Problem {
     Problem::new(code, detail).with_header(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge))
 }
 
-fn refuse(app: &App, req: &HttpRequest, caller: Option<&Caller>, problem: Problem) -> Problem {
+/// Notes a refusal for the audit log, if this is one.
+pub fn note_refusal(req: &HttpRequest, problem: &Problem) {
+    let Some(app) = req.app_data::<web::Data<App>>().filter(|_| matches!(problem.code().status(), 401 | 403)) else {
+        return;
+    };
     let asked = format!("{} {}", req.method(), req.match_pattern().unwrap_or_default());
-    let correlation_id = RequestContext::correlation_id(req).unwrap_or_default();
-    let code = problem.code().as_str();
-    tracing::debug!(code, asked, ?caller, "a request was refused");
-    app.access().refusals().note(caller, asked, code, &correlation_id);
-    problem
+    let (caller, correlation_id) = (caller(req), RequestContext::correlation_id(req).unwrap_or_default());
+    app.access().refusals().note(caller.as_deref(), asked, problem.code().as_str(), &correlation_id);
 }
 
-/// Who asks, as far as the request showed it and the endpoint needed it.
+/// Who asks, as far as the endpoint needs to know and the request shows it.
 pub fn caller(req: &HttpRequest) -> Option<Arc<Caller>> {
     req.extensions().get::<Arc<Caller>>().cloned()
 }

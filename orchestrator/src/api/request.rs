@@ -119,6 +119,7 @@ fn finish(mut response: ServiceResponse<BoxBody>, correlation_id: &str) -> Servi
     if is_bare && (status.is_client_error() || status.is_server_error()) {
         let problem = as_problem(response.response().error(), status).with_correlation_id(correlation_id);
         log(&problem);
+        endpoint::note_refusal(response.request(), &problem);
         return response.into_response(problem.response());
     }
     let value = HeaderValue::from_str(correlation_id).expect("a correlation id is visible ASCII");

@@ -1,5 +1,7 @@
 //! A real server on a free port, with the real engine, a store in memory and participants that do as they are told.
 
+mod guarded;
+
 use std::{
     collections::HashMap,
     net::TcpListener,
@@ -20,21 +22,16 @@ use skald_core::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub use self::guarded::{add_key, key_of};
 use crate::{
-    access::{key::KeyText, scope::Role},
     app::{App, AppParts, Gate, ParticipantHealth, ServeOptions, serve},
-    audit::{self, Act},
     clock::Clock,
     config::Access,
     dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
     personal::{SealedCalls, Sealing},
-    storage::{
-        Owner, SqliteStore, Store, StoreOptions,
-        access::{ApiKey, AuditOutcome},
-        memory::MemoryStore,
-    },
+    storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
 };
 
 const LEASE: Millis = Millis(5000);
@@ -204,35 +201,6 @@ impl TestServer<SqliteStore> {
     }
 }
 
-/// The key of a role, which is called as the role is.
-pub fn key_of(role: Role) -> KeyText {
-    KeyText::new([role as u8; 6], [role as u8; 32])
-}
-
-pub async fn add_key(store: &dyn Store, role: Role) {
-    let (text, now) = (key_of(role), WallClock.now());
-    let key = ApiKey {
-        id: text.id().to_owned(),
-        hash: text.hash(),
-        name: role.to_string(),
-        role: role.to_string(),
-        created_at: now,
-        expires_at: None,
-        revoked_at: None,
-    };
-    let act = Act {
-        actor: None,
-        credential: None,
-        action: "key.create".to_owned(),
-        target: format!("/keys/{}", key.id),
-        reason: None,
-        request_id: "r".to_owned(),
-        correlation_id: None,
-    };
-    let entry = audit::entry(&act, now, AuditOutcome::Done, None, 1);
-    assert!(store.add_api_key(&key, &entry).await.unwrap());
-}
-
 /// An embedded database of its own.
 async fn sqlite() -> (Arc<SqliteStore>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -250,16 +218,6 @@ impl TestServer {
     pub async fn with_limits(resident_max: usize, queue_max: usize) -> Self {
         let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 2));
         Self::on(store, resident_max, queue_max).await
-    }
-
-    /// Where a key is needed: there is one of each role, see [`key_of`].
-    pub async fn guarded(access: Access) -> Self {
-        let store = Arc::new(MemoryStore::new(Arc::new(WallClock), 2));
-        for role in Role::ALL {
-            add_key(&*store, role).await;
-        }
-        let (log, folder) = sqlite().await;
-        Self::over(store, log, folder, (1000, 1000), access).await
     }
 
     /// With one shard only, so that a second replica on its store has none.
@@ -386,15 +344,6 @@ impl<S: Store> TestServer<S> {
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Reply { status, headers, text, body }
-    }
-
-    /// A request that shows the key of a role.
-    pub fn request_as(&self, role: Role, method: Method, path: &str) -> RequestBuilder {
-        self.request(method, path).bearer_auth(key_of(role).reveal())
-    }
-
-    pub async fn get_as(&self, role: Role, path: &str) -> Reply {
-        self.send(self.request_as(role, Method::GET, path)).await
     }
 
     pub async fn get(&self, path: &str) -> Reply {

@@ -132,7 +132,7 @@ impl Order {
             (Some(Actor(said)), _) | (None, Some(said)) => match &caller {
                 Some(caller) if caller.name != said => {
                     let reason = format!("is not who the key or token says, {}: leave it out", caller.name);
-                    return Err(Problem::in_field(Code::InvalidBody, "/actor", reason));
+                    return Err(Problem::in_field(Code::Forbidden, "/actor", reason));
                 }
                 _ => said,
             },

@@ -192,8 +192,6 @@ async fn an_action_is_its_callers_and_recorded_from_begin_to_end() {
     let act = |path: &str, body: Value| server.request_as(Role::Operator, Method::POST, path).json(&body);
     let paused = server.send(act("/admin/definitions/note/pause", json!({"reason": "maintenance"}))).await;
     assert_eq!((paused.status, &paused.body["actor"]), (200, &json!("operator")), "{}", paused.text);
-    let other = json!({"reason": "maintenance", "actor": "jane"});
-    server.send(act("/admin/definitions/note/resume", other)).await.problem(400, "invalid_body");
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let repeated = act(&format!("/admin/sagas/{id}/retry"), json!({"reason": "ticket 4"}));
     server.send(repeated.header("Idempotency-Key", "ticket-4")).await.problem(404, "saga_not_found");
@@ -219,6 +217,10 @@ async fn an_action_is_its_callers_and_recorded_from_begin_to_end() {
     assert_eq!(rest, [line(["operator", "definition.pause", pause, "begun", "-"])]);
     server.get_as(Role::Admin, &format!("/admin/audit?cursor={cursor}")).await.problem(400, "invalid_cursor");
     server.get_as(Role::Admin, "/admin/audit?outcome=well").await.problem(400, "invalid_parameter");
+
+    // Nobody acts in another's name.
+    let other = json!({"reason": "maintenance", "actor": "jane"});
+    server.send(act("/admin/definitions/note/resume", other)).await.problem(403, "forbidden");
 }
 
 #[actix_web::test]
@@ -255,13 +257,17 @@ async fn refusals_are_recorded_with_who_and_what_but_not_whom() {
     server.get("/sagas").await.problem(401, "unauthenticated");
     server.get_as(Role::Viewer, "/admin/subjects/jane.doe@example.com").await.problem(403, "forbidden");
     let mut recorded = Vec::new();
-    while recorded.len() < 2 {
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let completed = json!({"operation": "action", "outcome": "succeeded"});
+    server.post(&format!("/sagas/{id}/steps/write/complete"), &completed).await.problem(401, "missing_token");
+    while recorded.len() < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         recorded = audit_log(&server, "outcome=refused").await;
     }
     recorded.sort();
     let expected = [
         ["-", "access.refuse", "GET /sagas", "refused", "unauthenticated"],
+        ["-", "access.refuse", "POST /sagas/{id}/steps/{step}/complete", "refused", "missing_token"],
         ["viewer", "access.refuse", "GET /admin/subjects/{id}", "refused", "forbidden"],
     ];
     assert_eq!(recorded, expected.map(|line| line.map(str::to_owned)));
