@@ -162,6 +162,15 @@ async fn a_restart_carries_on_each_saga_where_it_was_8(#[values(Sqlite, Postgres
     world.check().await;
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_successor_on_the_same_machine_waits_for_no_lease(#[values(Sqlite, Postgres)] backend: Backend) {
+    // Longer than a restart may take here.
+    let mut alone = deployment::Alone::start_with(backend, "[database]\nlease = \"60s\"\n").await;
+    alone.skald.restart().await;
+    assert_eq!(alone.skald.metric("shard_takeovers_total", "").await, alone.skald.metric("shards_owned", "").await);
+}
+
 #[tokio::test]
 async fn the_harness_ends_with_nothing_running() {
     // Guards the guard: the end-to-end tests must not leave servers behind.

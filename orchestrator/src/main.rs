@@ -15,6 +15,7 @@ mod events;
 mod forward;
 mod hex;
 mod metrics;
+mod neighbours;
 mod personal;
 mod retention;
 mod storage;

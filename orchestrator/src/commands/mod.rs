@@ -59,19 +59,9 @@ fn load(file: &ConfigFile, flags: Flags) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// For the engine and its calls; `TOKIO_WORKER_THREADS` says otherwise how many threads.
+/// For the engine and its calls: a thread per processor, unless `TOKIO_WORKER_THREADS` says otherwise.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        runtime.worker_threads(half_the_processors());
-    }
-    Ok(runtime.enable_all().build()?)
-}
-
-/// Two kinds of threads share the processors, those that serve requests and those of the engine. With one of each per
-/// processor, waking each other up cost a sixth of all CPU time.
-fn half_the_processors() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// A bar on standard error, if that is a terminal.

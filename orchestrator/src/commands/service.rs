@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use backon::{ExponentialBuilder, Retryable as _};
+use sha2::{Digest as _, Sha256};
 use skald_core::shard::writer::Limits;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -25,7 +26,9 @@ use crate::{
         Engine, Parts,
         definitions::{Definitions, RegisterError},
     },
+    hex,
     metrics::Metrics,
+    neighbours::{Neighbours, Sign},
     personal::{SealedCalls, Sealing},
     retention::{self, Retain},
     storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
@@ -49,6 +52,7 @@ pub struct Service {
     app: Arc<App>,
     engine: Engine,
     grace: Duration,
+    sign: Option<Sign>,
     server: actix_web::dev::ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -72,6 +76,7 @@ impl Service {
         let definitions = definitions(config, &store, &clock, bundled).await?;
         let shards = u16::try_from(store.shards().await?.len()).context("the database has too many shards")?;
         let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(advertised_url(config, addr)) };
+        let sign = take_over_from_the_dead(&*store, &secret, &owner.id).await?;
         let engine = Engine::run(Parts {
             store: Arc::clone(&store),
             participants: Arc::new(sealed),
@@ -128,7 +133,7 @@ impl Service {
             let interval = Duration::from_millis(config.retention.interval.0);
             tokio::spawn(retention::follow(retain, interval, app.closing()));
         }
-        let workers = config.server.workers.map_or_else(super::half_the_processors, usize::from);
+        let workers = config.server.workers.map_or_else(half_the_processors, usize::from);
         let grace = Duration::from_millis(config.server.shutdown_grace.0);
         let connections_max = super::files::connections(CONNECTIONS_MAX);
         let tls = config.server.tls.as_ref().map(|files| super::tls::serving(files, app.closing())).transpose()?;
@@ -137,7 +142,7 @@ impl Service {
         let server = app::serve(listener, Arc::clone(&app), options)?;
         let handle = server.handle();
         let is_tls = config.server.tls.is_some();
-        Ok(Self { addr, is_tls, app, engine, grace, server: handle, serving: tokio::spawn(server) })
+        Ok(Self { addr, is_tls, app, engine, grace, sign, server: handle, serving: tokio::spawn(server) })
     }
 
     /// Whether it speaks TLS.
@@ -158,6 +163,7 @@ impl Service {
             Ok(Err(error)) => tracing::warn!(%error, "the HTTP server ended with an error"),
             Err(error) => tracing::error!(%error, "the HTTP server's task failed"),
         }
+        drop(self.sign);
     }
 }
 
@@ -226,6 +232,12 @@ fn advertised_url(config: &Config, addr: SocketAddr) -> String {
     format!("{scheme}://{}", SocketAddr::new(loopback, addr.port()))
 }
 
+/// The engine's threads have all of them; what they leave is enough for requests and answers, and threads that wake each
+/// other up cost more than they do.
+fn half_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
 fn limits(engine: &config::Engine, shards: u16) -> Limits {
     Limits {
         shards,
@@ -262,6 +274,25 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Storag
         .notify(|error, pause| tracing::warn!(%error, ?pause, "the database is not there yet; trying again"))
         .await?;
     Ok(store)
+}
+
+/// Ends the leases of replicas that died on this machine, and says that this one lives. Without a folder to write to, leases
+/// have to run out.
+async fn take_over_from_the_dead(store: &dyn Store, secret: &[u8; 32], id: &str) -> anyhow::Result<Option<Sign>> {
+    let neighbours = Neighbours::of(&hex::encode(&Sha256::digest(secret)[..8]));
+    let sign = match neighbours.announce(id) {
+        Ok(sign) => sign,
+        Err(error) => {
+            tracing::info!(%error, "no file tells of this replica's death: a successor will wait for its lease");
+            return Ok(None);
+        }
+    };
+    for dead in neighbours.dead()? {
+        tracing::info!(replica = dead, "a replica died on this machine; its leases end");
+        store.bury(&dead).await?;
+        neighbours.forget(&dead);
+    }
+    Ok(Some(sign))
 }
 
 async fn follow_clock(store: &Arc<dyn Store>) -> anyhow::Result<Arc<DatabaseClock>> {

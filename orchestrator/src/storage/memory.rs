@@ -340,6 +340,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn bury(&self, id: &str) -> Result<(), StoreError> {
+        let mut kept = self.up()?;
+        for row in kept.shards.iter_mut().filter(|row| row.owner.as_deref() == Some(id)) {
+            row.lease_until = Timestamp::default();
+        }
+        kept.replicas.retain(|row| row.id != id);
+        Ok(())
+    }
+
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
         let mut kept = self.up().map_err(|error| CommitError::NotApplied(error.to_string()))?;
         match kept.faults.pop() {

@@ -248,6 +248,10 @@ pub trait Store: access::AccessRecords + subjects::Subjects + Send + Sync + fmt:
     /// Counts this owner among the replicas no longer. Its shards stay its own.
     async fn leave(&self, owner: &Owner) -> Result<(), StoreError>;
 
+    /// This replica is known to have died: its leases end now, and it counts among the replicas no longer. Whoever takes its
+    /// shards learns that their owner died, as when the leases had run out.
+    async fn bury(&self, id: &str) -> Result<(), StoreError>;
+
     /// Who lives, what is free, and what is in this owner's name.
     async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError>;
 

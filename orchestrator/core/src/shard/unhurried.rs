@@ -18,7 +18,7 @@ const UNHURRIED_MAX: Millis = Millis(25);
 #[derive(Debug)]
 pub(super) struct Unhurried<R> {
     decisions: BTreeMap<SagaId, (Timestamp, Pending<R>)>,
-    /// In the order of time; an entry whose decision has gone, or was followed by another, means nothing.
+    /// In the order of time; an entry whose decision has gone means nothing.
     due: VecDeque<(Timestamp, SagaId)>,
 }
 

@@ -301,9 +301,11 @@ impl<R, A> Writer<R, A> {
             && self.commits.stalled().is_none()
     }
 
-    /// Calls in flight and what waits for a commit: sagas that wait for something else are no load.
+    /// Calls in flight and what waits for a commit while nothing of it is called: sagas that wait for something else are no
+    /// load.
     pub(super) fn active(&self) -> usize {
-        self.owned.values().map(|owned| owned.calls.len()).sum::<usize>() + self.commits.queued()
+        let calls: usize = self.owned.values().map(|owned| owned.calls.len()).sum();
+        calls + self.commits.queued() - self.commits.unhurried.len()
     }
 
     /// Begins a saga. `reply` is answered when its first events are durable.

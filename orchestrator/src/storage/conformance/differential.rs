@@ -56,6 +56,7 @@ enum Act {
     Take(&'static str),
     Renew(&'static str),
     Release(&'static str),
+    Bury(&'static str),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,8 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => (some, prop_oneof![Just(-1), Just(1)]).prop_map(|(moves, off)| Act::CommitStale(moves, off)),
         1 => who.clone().prop_map(Act::Take),
         1 => who.clone().prop_map(Act::Renew),
-        1 => who.prop_map(Act::Release),
+        1 => who.clone().prop_map(Act::Release),
+        1 => who.prop_map(Act::Bury),
     ]
 }
 
@@ -213,6 +215,7 @@ async fn act(store: &dyn Store, world: &mut World, act: &Act) -> String {
         }
         Act::Renew(who) => format!("{:?}", store.renew(&owner(who), &fences(&world.owned), LEASE).await.unwrap()),
         Act::Release(who) => format!("{:?}", store.release(&owner(who)).await.unwrap()),
+        Act::Bury(who) => format!("{:?}", store.bury(who).await.unwrap()),
     }
 }
 

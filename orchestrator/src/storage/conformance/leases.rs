@@ -107,6 +107,19 @@ pub async fn a_released_shard_is_free_at_once(database: &Database) {
     assert!(taken.iter().all(|owned| owned.epoch == Epoch(2)));
 }
 
+pub async fn what_the_dead_owned_is_free_at_once(database: &Database) {
+    let store = database.migrated(shard_count(database)).await;
+    store.heartbeat(&owner("a"), LEASE).await.unwrap();
+    let owned = store.take_shards(&owner("a"), None, LEASE).await.unwrap();
+    store.bury("b").await.unwrap();
+    assert_eq!(store.take_shards(&owner("b"), None, LEASE).await.unwrap(), [], "it was not b that owned them");
+    store.bury("a").await.unwrap();
+    assert!(store.replicas().await.unwrap().is_empty());
+    let taken = store.take_shards(&owner("b"), None, LEASE).await.unwrap();
+    assert_eq!(taken.len(), owned.len());
+    assert!(taken.iter().all(|owned| owned.epoch == Epoch(2)));
+}
+
 pub async fn only_what_was_asked_for_is_taken(database: &Database) {
     let store = database.migrated(shard_count(database)).await;
     assert_eq!(store.take_shards(&owner("a"), Some(&[]), LEASE).await.unwrap(), []);

@@ -65,6 +65,7 @@ on_both! {
     leases::a_renewed_lease_lasts_longer,
     leases::a_lost_shard_cannot_be_renewed,
     leases::a_released_shard_is_free_at_once,
+    leases::what_the_dead_owned_is_free_at_once,
     leases::only_what_was_asked_for_is_taken,
     leases::each_shard_goes_to_one_of_two_contenders,
     replicas::who_sends_heartbeats_is_live_and_the_oldest_comes_first,

@@ -130,6 +130,8 @@ pub async fn only_what_was_taken_from_the_dead_counts_as_died(database: &Databas
     assert_eq!(taken, vec![true; all], "a never gave them up");
     store.release(&owner("b")).await.unwrap();
     assert_eq!(died(store.take_shards(&owner("a"), None, LEASE).await.unwrap()), vec![false; all], "given up");
+    store.bury("a").await.unwrap();
+    assert_eq!(died(store.take_shards(&owner("b"), None, LEASE).await.unwrap()), vec![true; all], "known to have died");
 }
 
 pub async fn a_view_shows_what_is_free_and_what_is_mine(database: &Database) {

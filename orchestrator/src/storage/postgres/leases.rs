@@ -127,6 +127,20 @@ pub async fn release(sessions: &Sessions, owner: &Owner) -> Result<(), StoreErro
     sessions.fetch(releasing).await.map(drop)
 }
 
+/// For an owner that died. It stays named, so that who takes the shards learns of its death.
+pub async fn end(sessions: &Sessions, owner_id: &str) -> Result<(), StoreError> {
+    let ending = sqlx::query_as::<_, (i32,)>(
+        "WITH held AS MATERIALIZED (SELECT shard FROM shards WHERE owner = $1 ORDER BY shard FOR UPDATE)
+         UPDATE shards AS s
+         SET lease_until_us = 0
+         FROM held
+         WHERE s.shard = held.shard
+         RETURNING s.shard",
+    )
+    .bind(owner_id.to_owned());
+    sessions.fetch(ending).await.map(drop)
+}
+
 pub async fn view(sessions: &Sessions, owner: &Owner) -> Result<LeaseView, StoreError> {
     let live = sqlx::query_as::<_, (String,)>(
         "SELECT id FROM replicas WHERE seen_until_us > skald_now_us() ORDER BY started_at_us, id",

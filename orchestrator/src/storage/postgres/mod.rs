@@ -256,7 +256,7 @@ impl Store for PostgresStore {
     }
 
     async fn leave(&self, owner: &Owner) -> Result<(), StoreError> {
-        replicas::leave(&self.leases, owner).await
+        replicas::leave(&self.leases, &owner.id).await
     }
 
     async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError> {
@@ -269,6 +269,11 @@ impl Store for PostgresStore {
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
         leases::release(&self.leases, owner).await
+    }
+
+    async fn bury(&self, id: &str) -> Result<(), StoreError> {
+        leases::end(&self.leases, id).await?;
+        replicas::leave(&self.leases, id).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {

@@ -37,9 +37,8 @@ pub async fn heartbeat(sessions: &Sessions, owner: &Owner, lease: Millis) -> Res
     sessions.fetch(beating).await.map(drop)
 }
 
-pub async fn leave(sessions: &Sessions, owner: &Owner) -> Result<(), StoreError> {
-    let leaving =
-        sqlx::query_as::<_, (String,)>("DELETE FROM replicas WHERE id = $1 RETURNING id").bind(owner.id.clone());
+pub async fn leave(sessions: &Sessions, id: &str) -> Result<(), StoreError> {
+    let leaving = sqlx::query_as::<_, (String,)>("DELETE FROM replicas WHERE id = $1 RETURNING id").bind(id.to_owned());
     sessions.fetch(leaving).await.map(drop)
 }
 

@@ -94,3 +94,9 @@ pub async fn release(writer: &Writer, owner: &Owner) -> Result<(), StoreError> {
     writer.execute(releasing).await?;
     Ok(())
 }
+
+/// For an owner that died. It stays named, so that who takes the shard learns of its death.
+pub async fn end(writer: &Writer, owner_id: &str) -> Result<(), StoreError> {
+    let ending = sqlx::query("UPDATE shards SET lease_until_us = 0 WHERE owner = ?").bind(owner_id.to_owned());
+    writer.execute(ending).await.map(drop)
+}

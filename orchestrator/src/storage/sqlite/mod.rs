@@ -193,7 +193,7 @@ impl Store for SqliteStore {
     }
 
     async fn leave(&self, owner: &Owner) -> Result<(), StoreError> {
-        replicas::leave(&self.writer, owner).await
+        replicas::leave(&self.writer, &owner.id).await
     }
 
     async fn lease_view(&self, owner: &Owner) -> Result<LeaseView, StoreError> {
@@ -206,6 +206,11 @@ impl Store for SqliteStore {
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
         leases::release(&self.writer, owner).await
+    }
+
+    async fn bury(&self, id: &str) -> Result<(), StoreError> {
+        leases::end(&self.writer, id).await?;
+        replicas::leave(&self.writer, id).await
     }
 
     async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {

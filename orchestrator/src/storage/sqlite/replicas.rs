@@ -31,8 +31,8 @@ pub async fn heartbeat(writer: &Writer, owner: &Owner, lease: Millis) -> Result<
     writer.execute(purging).await.map(drop)
 }
 
-pub async fn leave(writer: &Writer, owner: &Owner) -> Result<(), StoreError> {
-    let leaving = sqlx::query("DELETE FROM replicas WHERE id = ?").bind(owner.id.clone());
+pub async fn leave(writer: &Writer, id: &str) -> Result<(), StoreError> {
+    let leaving = sqlx::query("DELETE FROM replicas WHERE id = ?").bind(id.to_owned());
     writer.execute(leaving).await.map(drop)
 }
 
