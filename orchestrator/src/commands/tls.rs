@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use rustls::{
     ServerConfig,
-    crypto::{CryptoProvider, ring},
+    crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -37,6 +37,20 @@ impl ResolvesServerCert for Shown {
     }
 }
 
+impl Shown {
+    /// Shows what is in the files now, if that is not what is known; says whether it was new.
+    fn look(&self, known: &mut Files, tls: &Tls) -> anyhow::Result<bool> {
+        let now = Files::read(tls)?;
+        if now == *known {
+            return Ok(false);
+        }
+        let certified = Arc::new(now.certified()?);
+        *self.0.write().expect("nothing panics while it holds this lock") = certified;
+        *known = now;
+        Ok(true)
+    }
+}
+
 /// The files' bytes.
 #[derive(PartialEq)]
 struct Files {
@@ -51,34 +65,21 @@ struct Files {
 /// When they cannot be read, or do not fit each other.
 pub fn serving(tls: &Tls, mut closed: watch::Receiver<bool>) -> anyhow::Result<ServerConfig> {
     let mut known = Files::read(tls)?;
-    let shown = Arc::new(Shown(RwLock::new(Arc::new(known.certified(&provider())?))));
+    let shown = Arc::new(Shown(RwLock::new(Arc::new(known.certified()?))));
     let (following, tls) = (Arc::clone(&shown), tls.clone());
     tokio::spawn(async move {
         while tokio::time::timeout(INTERVAL, closed.wait_for(|closed| *closed)).await.is_err() {
-            match Files::read(&tls) {
-                Ok(now) if now == known => {}
-                Ok(now) => {
-                    // They may be in the middle of being replaced: then they fit the next time.
-                    match now.certified(&provider()) {
-                        Ok(certified) => {
-                            *following.0.write().expect("nothing panics while it holds this lock") =
-                                Arc::new(certified);
-                            known = now;
-                            tracing::info!("the certificate is a new one");
-                        }
-                        Err(error) => tracing::warn!("the new certificate is not usable: {error:#}; the old one stays"),
-                    }
-                }
-                Err(error) => tracing::warn!("the certificate cannot be looked at: {error:#}"),
+            match following.look(&mut known, &tls) {
+                Ok(true) => tracing::info!("the certificate is a new one"),
+                Ok(false) => {}
+                // They may be in the middle of being replaced: then they are usable the next time.
+                Err(error) => tracing::warn!("the certificate's files are not usable, the old ones stay: {error:#}"),
             }
         }
     });
-    let config = ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions()?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?;
     Ok(config.with_no_client_auth().with_cert_resolver(shown))
-}
-
-fn provider() -> CryptoProvider {
-    ring::default_provider()
 }
 
 impl Files {
@@ -89,11 +90,41 @@ impl Files {
         Ok(Self { certificate: read("certificate", &tls.certificate)?, key: read("key", &tls.key)? })
     }
 
-    fn certified(&self, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
+    fn certified(&self) -> anyhow::Result<CertifiedKey> {
         let chain = CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<Vec<_>, _>>();
         let chain = chain.context("server.tls.certificate is not readable as PEM")?;
         anyhow::ensure!(!chain.is_empty(), "server.tls.certificate holds no certificate");
         let key = PrivateKeyDer::from_pem_slice(&self.key).context("server.tls.key holds no private key in PEM")?;
-        CertifiedKey::from_der(chain, key, provider).context("server.tls: certificate and key are not usable together")
+        CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .context("server.tls: certificate and key are not usable together")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = include_str!("../../../tests/tls/server.pem");
+    const AUTHORITY: &str = include_str!("../../../tests/tls/authority.pem");
+    const KEY: &str = include_str!("../../../tests/tls/server.key");
+
+    #[test]
+    fn a_new_certificate_is_shown_and_an_unusable_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls { certificate: folder.path().join("crt"), key: folder.path().join("key") };
+        std::fs::write(&tls.certificate, SERVER).unwrap();
+        std::fs::write(&tls.key, KEY).unwrap();
+        let mut known = Files::read(&tls).unwrap();
+        let shown = Shown(RwLock::new(Arc::new(known.certified().unwrap())));
+        let certificates = || shown.0.read().unwrap().cert.len();
+        assert!(!shown.look(&mut known, &tls).unwrap());
+        for unusable in ["", "half of a certif", AUTHORITY] {
+            std::fs::write(&tls.certificate, unusable).unwrap();
+            assert!(shown.look(&mut known, &tls).is_err(), "{unusable}");
+            assert_eq!(certificates(), 1);
+        }
+        std::fs::write(&tls.certificate, [SERVER, AUTHORITY].concat()).unwrap();
+        assert!(shown.look(&mut known, &tls).unwrap());
+        assert_eq!(certificates(), 2);
     }
 }

@@ -109,3 +109,48 @@ impl Tls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(access: &Access) -> Vec<String> {
+        let mut problems = Vec::new();
+        access.check(&mut problems);
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    fn jwt(jwks_url: &str) -> Jwt {
+        let (issuer, audience) = ("https://login.example.com".to_owned(), "skald".to_owned());
+        Jwt { jwks_url: Some(jwks_url.to_owned()), issuer, audience, ..Jwt::default() }
+    }
+
+    #[test]
+    fn what_would_let_the_wrong_ones_in_is_refused() {
+        for (jwt, key) in [
+            (Jwt { issuer: String::new(), ..jwt("https://a/b") }, "jwt.issuer"),
+            (Jwt { audience: String::new(), ..jwt("https://a/b") }, "jwt.audience"),
+            (Jwt { roles_claim: String::new(), ..jwt("https://a/b") }, "jwt.roles_claim"),
+            (Jwt { jwks_url: None, ..jwt("") }, "jwt.jwks_url"),
+            (Jwt { jwks_file: Some("f".into()), ..jwt("https://a/b") }, "jwt.jwks_url"),
+            (jwt("http://login.example.com/jwks"), "jwt.jwks_url"),
+            (jwt("file:///jwks"), "jwt.jwks_url"),
+        ] {
+            let found = problems(&Access { jwt: Some(jwt.clone()), ..Access::default() });
+            assert!(found.len() == 1 && found[0].starts_with(&format!("`access.{key}`")), "{jwt:?}: {found:?}");
+        }
+        for origin in ["*", "null", "https://a.example/", "https://A.example", "https://a.example:443", "a.example"] {
+            let found = problems(&Access { cors_origins: vec![origin.to_owned()], ..Access::default() });
+            assert_eq!(found.len(), 1, "{origin}");
+        }
+        let rate_limit = Some(RateLimit { per_second: 0, burst: None });
+        assert_eq!(problems(&Access { rate_limit, ..Access::default() }).len(), 1);
+        let good = Access {
+            jwt: Some(jwt("http://127.0.0.1:8080/jwks")),
+            rate_limit: Some(RateLimit { per_second: 1, burst: None }),
+            cors_origins: vec!["https://a.example".to_owned(), "http://localhost:3000".to_owned()],
+            insecure: true,
+        };
+        assert_eq!(problems(&good), [] as [String; 0]);
+    }
+}
