@@ -42,6 +42,7 @@ use crate::{
         log::{EventLog, tail::Tail},
         retention::Retention,
     },
+    webhooks,
 };
 
 /// No read of the database is waited for longer.
@@ -78,6 +79,7 @@ pub struct AppParts {
     pub log: Arc<dyn EventLog>,
     pub groups: Arc<dyn ConsumerGroups>,
     pub retention: Arc<dyn Retention>,
+    pub webhooks: Arc<webhooks::registry::Registry>,
     /// None: events are published nowhere.
     pub bus: Option<BusHealth>,
     pub definitions: Arc<Definitions>,
@@ -343,6 +345,25 @@ impl App {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         self.ask(ask(Arc::clone(&self.parts.groups))).await
+    }
+
+    /// [`App::read`], of the webhooks, which it may change.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer, or not in time.
+    pub async fn webhooks<T, F>(&self, ask: impl FnOnce(Arc<webhooks::registry::Registry>) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.ask(ask(Arc::clone(&self.parts.webhooks))).await
+    }
+
+    /// What of the webhooks needs no database.
+    #[must_use]
+    pub fn webhook_registry(&self) -> &webhooks::registry::Registry {
+        &self.parts.webhooks
     }
 
     async fn ask<T: Send + 'static>(

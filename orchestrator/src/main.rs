@@ -18,8 +18,11 @@ mod metrics;
 mod neighbours;
 mod personal;
 mod retention;
+mod signature;
+mod spans;
 mod storage;
 mod verify;
+mod webhooks;
 
 use std::process::ExitCode;
 

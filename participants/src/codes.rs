@@ -13,6 +13,7 @@ pub(crate) const BODY_UNREADABLE: ProblemKind = row(400, "body_unreadable", "The
 pub(crate) const INVALID_QUERY: ProblemKind = row(400, "invalid_query", "The query string is not what this call takes");
 pub(crate) const INVALID_CURSOR: ProblemKind = row(400, "invalid_cursor", "The cursor is not one that was given out");
 pub(crate) const INVALID_PATH: ProblemKind = row(400, "invalid_path", "The path holds an id that can't exist");
+pub(crate) const UNSIGNED: ProblemKind = row(401, "unsigned", "The call is not signed as it has to be");
 pub(crate) const NOT_FOUND: ProblemKind = row(404, "not_found", "There is no such thing");
 pub(crate) const NO_ROUTE: ProblemKind = row(404, "no_such_path", "There is no such path");
 pub(crate) const WRONG_METHOD: ProblemKind = row(405, "method_not_allowed", "The path does not take this method");

@@ -13,9 +13,10 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
+use chrono::Utc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skald_kit::{Answer, Barrier, CallContext, Problem, Reply, Tell, Tx, TxFuture, reactor::Teller};
+use skald_kit::{Answer, Barrier, CallContext, Problem, Reply, SigningSecrets, Tell, Tx, TxFuture, reactor::Teller};
 use tokio::sync::watch;
 
 use crate::{
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     /// `None` when the service was started without `--faults`.
     pub(crate) faults: Option<Faults>,
     pub(crate) hold_grace: Duration,
+    /// Calls must be signed with one of these.
+    pub(crate) signing: Option<SigningSecrets>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
@@ -78,7 +81,7 @@ pub(crate) async fn saga_call(
     operation: Operation,
 ) -> HttpResponse {
     let started = Instant::now();
-    let answer = match read_call(&request, payload).await {
+    let answer = match read_call(&request, payload, shared.signing.as_ref()).await {
         Ok(asked) => {
             let call = asked.call.clone();
             let answer = operation.run(shared.clone(), asked).await;
@@ -94,11 +97,21 @@ pub(crate) async fn saga_call(
     send(&request, answer)
 }
 
-async fn read_call(request: &HttpRequest, payload: web::Payload) -> Result<Asked, Problem> {
+async fn read_call(
+    request: &HttpRequest,
+    payload: web::Payload,
+    signing: Option<&SigningSecrets>,
+) -> Result<Asked, Problem> {
     let body = read_body(payload).await?;
-    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let headers = || request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let call = CallContext::parse(request.method().as_str(), request.path(), headers(), &body)?;
+    if let Some(secrets) = signing {
+        secrets
+            .verify_call(&call, headers(), &body, Utc::now())
+            .map_err(|error| Problem::new(codes::UNSIGNED, error.to_string()))?;
+    }
     Ok(Asked {
-        call: CallContext::parse(request.method().as_str(), request.path(), headers, &body)?,
+        call,
         path_id: path_id(request)?,
         body,
         tell: Arc::new(|_| Tell::Nothing),

@@ -4,6 +4,7 @@ use std::{net::TcpListener, path::PathBuf, process::ExitCode, str::FromStr, time
 
 use anyhow::Context as _;
 use clap::Parser;
+use skald_kit::SigningSecrets;
 use skald_participants::{
     ApiKey, Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions,
 };
@@ -54,6 +55,9 @@ struct Arguments {
     /// Where to take events from: redis://HOST, or Skald itself unless given.
     #[arg(long, requires = "skald_url")]
     bus: Option<String>,
+    /// Refuse calls that are not signed with one of these secrets (whsec_ and base64), separated by commas.
+    #[arg(long, env = "SKALD_PARTICIPANT_SIGNING_SECRETS", hide_env_values = true)]
+    signing_secrets: Option<String>,
     /// Notification: where to send messages, smtp://USER:PASSWORD@HOST:PORT, without user or port if there is none; they only go to a table unless given.
     #[arg(long, env = "SKALD_PARTICIPANT_SMTP", hide_env_values = true)]
     smtp: Option<String>,
@@ -124,7 +128,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
     let skald = arguments.skald()?;
-    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, .. } = arguments;
+    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, signing_secrets, .. } =
+        arguments;
+    let secrets = |text: String| SigningSecrets::new(text.split(',')).context("--signing-secrets");
+    let signing = signing_secrets.map(secrets).transpose()?;
     anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
     let mut terminate = signal(SignalKind::terminate())?;
     let options = ServiceOptions {
@@ -133,6 +140,7 @@ async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyho
         hold_grace,
         sweep_every,
         key_retention,
+        signing,
         skald,
         ..ServiceOptions::new(listener, database_url)
     };

@@ -3,7 +3,7 @@
 use std::{fmt, io, net::SocketAddr, net::TcpListener, str::FromStr, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
-use skald_kit::{Barrier, BarrierOptions, Db, DbError, DbOptions, Failure};
+use skald_kit::{Barrier, BarrierOptions, Db, DbError, DbOptions, Failure, SigningSecrets};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -96,6 +96,8 @@ pub struct ServiceOptions {
     pub key_retention: Option<Duration>,
     /// Takes part in choreographed sagas of this Skald.
     pub skald: Option<SkaldOptions>,
+    /// Refuses calls that are not signed with one of these.
+    pub signing: Option<SigningSecrets>,
 }
 
 impl ServiceOptions {
@@ -111,6 +113,7 @@ impl ServiceOptions {
             sweep_every: Duration::from_secs(1),
             key_retention: None,
             skald: None,
+            signing: None,
         }
     }
 }
@@ -168,6 +171,7 @@ impl Service {
             metrics: Metrics::new(kind.as_str())?,
             faults: options.faults.then(|| Faults::new(offer.names())),
             hold_grace: options.hold_grace,
+            signing: options.signing,
             stopping: stop_seen.clone(),
         });
         let upkeep = upkeep::spawn(kind, shared.clone(), options.sweep_every, stop_seen);

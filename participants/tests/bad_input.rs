@@ -1,10 +1,15 @@
 //! What a service answers to requests that make no sense: a problem that names what is wrong.
 
-use crate::support::{Backend, Call, Running};
+use crate::support::{Answer, Backend, Call, Running};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chrono::Utc;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::json;
-use skald_participants::Kind;
+use sha2::Sha256;
+use skald_kit::SigningSecrets;
+use skald_participants::{Kind, ServiceOptions};
 use uuid::Uuid;
 
 #[rstest]
@@ -33,6 +38,41 @@ async fn paths_methods_and_queries_are_checked(#[values(Backend::Sqlite, Backend
 
     let orders = Running::start(Kind::Orders, backend).await;
     assert_eq!(orders.send(Method::GET, "/orders/a%00b", "").await.code(), "invalid_path");
+}
+
+#[rstest]
+#[tokio::test]
+async fn where_calls_must_be_signed_the_others_have_no_effect(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    // Of 24 bytes that are 0.
+    const SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let signing = |options: &mut ServiceOptions| options.signing = SigningSecrets::new([SECRET]).ok();
+    let orders = Running::start_with(Kind::Orders, backend, signing).await;
+    let saga = Uuid::nil();
+    let (path, body) =
+        (format!("/orders/{saga}"), r#"{"customer_id":"c-1","items":[{"product_id":"p-1","quantity":1}],"total":5}"#);
+    let call = |signature: &str, body: &str| {
+        let key = format!("{saga}:confirm_order:action");
+        let request = orders.http.put(orders.url(&path)).header("Idempotency-Key", format!("\"{key}\""));
+        let request = request.header("webhook-id", key).header("webhook-timestamp", Utc::now().timestamp());
+        request.header("webhook-signature", signature.to_owned()).body(body.to_owned())
+    };
+    let unsigned = orders.act(&Call::put(saga, "confirm_order", path.clone(), json!({}))).await;
+    assert_eq!((unsigned.status, unsigned.code()), (401, "unsigned"), "{unsigned:?}");
+    let forged = Answer::read(call("v1,AAAA", body).send().await.unwrap()).await;
+    assert_eq!((forged.status, forged.code()), (401, "unsigned"), "{forged:?}");
+    assert_eq!(orders.effects(saga).await, [""; 0]);
+
+    let request = call("", body).build().unwrap();
+    let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+    let signed = format!("{}.{}.{body}", header("webhook-id"), header("webhook-timestamp"));
+    let tag = Hmac::<Sha256>::new_from_slice(&[0; 24]).unwrap().chain_update(signed).finalize().into_bytes();
+    let signature = format!("v1,{}", STANDARD.encode(tag));
+    let taken = Answer::read(call(&signature, body).send().await.unwrap()).await;
+    assert_eq!(taken.status, 200, "{taken:?}");
+    let other = Answer::read(call(&signature, &body.replace('5', "6")).send().await.unwrap()).await;
+    assert_eq!((other.status, other.code()), (401, "unsigned"), "{other:?}");
 }
 
 #[rstest]

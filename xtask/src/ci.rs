@@ -6,7 +6,7 @@ use crate::{
     bench, chaos, deny,
     run::{cargo, check},
     schemathesis::{self, Options},
-    simulate,
+    sdk, simulate,
     stages::{self, Stage},
     suite,
 };
@@ -21,6 +21,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "chaos", run: chaos::run_in_ci },
     Stage { name: "bench", run: bench::smoke },
     Stage { name: "schemathesis", run: || schemathesis::run(Options::IN_CI) },
+    Stage { name: "sdk", run: sdk::run_in_ci },
 ];
 
 /// # Errors

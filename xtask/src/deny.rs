@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::run::{cargo, check, succeeds};
+use crate::run::{cargo, check, skipped, succeeds};
 
 /// Pinned, so that a new release cannot break CI on its own.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -30,8 +30,9 @@ fn check_advisories() -> Result<()> {
     if succeeds(cargo().args(["deny", "--locked", "fetch", "db"])) {
         return check(cargo().args(["deny", "--locked", "check", "--disable-fetch", "advisories"]));
     }
-    let bar = "!".repeat(100);
-    eprintln!("{bar}\n! SKIPPED: security advisories. The advisory database cannot be fetched from here.");
-    eprintln!("! Run `cargo deny check advisories` where it can.\n{bar}");
+    skipped(
+        "security advisories",
+        "The advisory database cannot be fetched from here; run `cargo deny check advisories` where it can",
+    );
     Ok(())
 }

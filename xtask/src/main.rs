@@ -5,12 +5,15 @@ mod bench;
 mod chaos;
 mod ci;
 mod deny;
+mod dev_server;
 mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
 mod postgres_binaries;
+mod python;
 mod redis;
 mod run;
 mod schemathesis;
+mod sdk;
 mod simulate;
 mod stages;
 mod suite;
@@ -60,6 +63,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Write the specification and the clients in `sdks/` anew; `--check` whether they are up to date, `--test` them
+    Sdk(sdk::Options),
     /// Write the OpenAPI specification anew to `openapi/skald.json`.
     Openapi,
 }
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
         Command::Schemathesis(options) => schemathesis::run(options),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Figures { release } => suite::figures(release),
+        Command::Sdk(options) => sdk::run(options),
         Command::Openapi => suite::write_openapi(),
     };
     match result {

@@ -43,6 +43,23 @@ pub fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// Runs it and gives its standard output.
+///
+/// # Errors
+///
+/// It cannot be started, ends with another exit code than 0, or prints something else than text.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", shown(command)))?;
+    ensure!(output.status.success(), "{} failed: {}", shown(command), output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {}", shown(command)))
+}
+
+/// Says, so that nobody overlooks it, what was not done and why.
+pub fn skipped(what: &str, why: &str) {
+    let bar = "!".repeat(100);
+    eprintln!("{bar}\n! SKIPPED: {what}. {why}.\n{bar}");
+}
+
 /// Runs it with its output shown, and hands each line of its standard output to `line`. Answers whether it ended well.
 ///
 /// # Errors

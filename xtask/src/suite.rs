@@ -74,7 +74,7 @@ pub fn figures(release: bool) -> Result<()> {
 ///
 /// It does not build, or the test fails all the same.
 pub fn write_openapi() -> Result<()> {
-    check(cargo().args(["test", "--package", "skald", "openapi"]).env("UPDATE_OPENAPI", "1"))
+    check(cargo().args(["test", "--package", "skald", "--bin", "skald", "openapi"]).env("UPDATE_OPENAPI", "1"))
 }
 
 impl Tally {

@@ -38,6 +38,8 @@ scopes! {
     GroupsManage = "groups:manage", "Drop consumer groups; replay and drop what they parked";
     DefinitionsRead = "definitions:read", "Look at definitions";
     DefinitionsWrite = "definitions:write", "Register definitions";
+    WebhooksRead = "webhooks:read", "Look at webhooks and what came of them";
+    WebhooksWrite = "webhooks:write", "Add, enable and remove webhooks, and replace their secrets";
     SystemRead = "system:read", "Look at metrics, readiness in full, replicas and pauses";
     PausesWrite = "pauses:write", "Pause and resume definitions and participants";
     SubjectsRead = "subjects:read", "See whether a person's data is held";
@@ -120,6 +122,8 @@ const OF_OPERATOR: Scopes = OF_VIEWER.and(OF_CLIENT).and(Scopes::of(&[
     Scope::GroupsManage,
     Scope::PausesWrite,
     Scope::SubjectsRead,
+    // A webhook's URL may hold a secret.
+    Scope::WebhooksRead,
 ]));
 const OF_ADMIN: Scopes = Scopes::of(&Scope::ALL);
 
@@ -189,6 +193,6 @@ mod tests {
         }
         let only_admin = Scope::ALL.into_iter().filter(|scope| !OF_OPERATOR.has(*scope));
         let only_admin: Vec<&str> = only_admin.map(Scope::as_str).collect();
-        assert_eq!(only_admin, ["definitions:write", "subjects:erase", "audit:read"]);
+        assert_eq!(only_admin, ["definitions:write", "webhooks:write", "subjects:erase", "audit:read"]);
     }
 }

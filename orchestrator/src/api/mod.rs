@@ -26,11 +26,13 @@ mod sagas;
 #[cfg(test)]
 pub mod testing;
 pub mod view;
-pub mod words;
+mod webhooks;
+mod words;
 
 use actix_web::{HttpRequest, HttpResponse, error::PathError, web};
 
 use self::problem::{Code, Problem};
+pub use self::words::Moment;
 
 /// Every path of the API.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -42,6 +44,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
     sagas::routes(config);
     admin::routes(config);
     definitions::routes(config);
+    webhooks::routes(config);
     operations::routes(config);
     internal::routes(config);
 }

@@ -14,7 +14,7 @@ use utoipa::{
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{admin, definitions, endpoint, events, groups, operations, problem, problem::Code, sagas};
+use super::{admin, definitions, endpoint, events, groups, operations, problem, problem::Code, sagas, webhooks};
 use crate::access::scope::Scope;
 
 /// The endpoints as annotated.
@@ -31,6 +31,7 @@ use crate::access::scope::Scope;
         (name = "callbacks", description = "For participants that answer later"),
         (name = "events", description = "The log: read it, follow it, append to it"),
         (name = "groups", description = "Consumer groups: each event handled at least once, each stream in order"),
+        (name = "webhooks", description = "Be told when a saga ends or parks"),
         (name = "definitions", description = "What sagas there can be"),
         (name = "admin", description = "What operators do; each action needs who and why, and is recorded"),
         (name = "operations", description = "Health, metrics, this document"),
@@ -83,6 +84,13 @@ use crate::access::scope::Scope;
         admin::audit::handle,
         admin::subjects::get,
         admin::subjects::erase,
+        webhooks::list::handle,
+        webhooks::create::handle,
+        webhooks::get::handle,
+        webhooks::delete::handle,
+        webhooks::enable::handle,
+        webhooks::rotate::handle,
+        webhooks::attempts::handle,
         operations::livez::handle,
         operations::readyz::handle,
         operations::metrics::handle,

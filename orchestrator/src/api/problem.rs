@@ -65,6 +65,7 @@ codes! {
     StreamNotFound = "stream_not_found", 404, "There is no such stream";
     GroupNotFound = "group_not_found", 404, "There is no such consumer group";
     ParkedEventNotFound = "parked_event_not_found", 404, "No such event is parked";
+    WebhookNotFound = "webhook_not_found", 404, "There is no such webhook";
     StepNotFound = "step_not_found", 404, "The saga has no such step";
     DefinitionNotFound = "definition_not_found", 404, "There is no such definition";
     ParticipantNotFound = "participant_not_found", 404, "There is no such participant";
@@ -76,6 +77,7 @@ codes! {
     NotUnderWay = "not_under_way", 409, "The operation is not under way";
     StepNotEnabled = "step_not_enabled", 409, "The stream's order leaves no room for that report";
     SubjectInUse = "subject_in_use", 409, "An unfinished saga needs the subject's data";
+    TooManyWebhooks = "too_many_webhooks", 409, "There are as many webhooks as there can be";
     VersionConflict = "version_conflict", 409, "The stream is at another version";
     DefinitionConflict = "definition_conflict", 409, "This version is registered with other content";
     SagaRemoved = "saga_removed", 410, "The saga ended long ago and was moved to the archive";

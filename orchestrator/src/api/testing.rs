@@ -31,7 +31,9 @@ use crate::{
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
     personal::{SealedCalls, Sealing},
+    spans::Spans,
     storage::{Owner, SqliteStore, Store, StoreOptions, memory::MemoryStore},
+    webhooks::{guard::Guard, registry::Registry},
 };
 
 const LEASE: Millis = Millis(5000);
@@ -280,6 +282,7 @@ impl<S: Store> TestServer<S> {
             definitions: Arc::clone(&definitions),
             metrics: Arc::clone(&metrics),
             owner: owner.clone(),
+            spans: Spans::default(),
             limits,
             lease: LEASE,
             grace: Millis(5000),
@@ -291,6 +294,12 @@ impl<S: Store> TestServer<S> {
             store: Arc::clone(&store) as Arc<dyn Store>,
             log: Arc::clone(&log) as _,
             groups: Arc::clone(&log) as _,
+            webhooks: Arc::new(Registry::new(
+                Arc::clone(&log) as _,
+                Arc::clone(&log) as _,
+                [7; 32],
+                Guard { private: true },
+            )),
             retention: log,
             bus: None,
             definitions,

@@ -12,7 +12,7 @@ use skald_core::time::Timestamp;
 use super::service::open_store;
 use crate::{
     access::key::KeyText,
-    api::words::Moment,
+    api::Moment,
     audit::{self, Act},
     cli::{ByArgs, CreateKeyArgs, DatabaseArgs, KeysAction, KeysArgs, RevokeKeyArgs, RotateKeyArgs},
     storage::{

@@ -31,7 +31,9 @@ use crate::{
     neighbours::{Neighbours, Sign},
     personal::{SealedCalls, Sealing},
     retention::{self, Retain},
+    spans::{Exporting, Spans},
     storage::{self, Owner, Storage, Store, StoreError, StoreOptions},
+    webhooks::{self, guard::Guard, registry::Registry},
 };
 
 /// Streams at once that one read loads.
@@ -53,6 +55,7 @@ pub struct Service {
     engine: Engine,
     grace: Duration,
     sign: Option<Sign>,
+    exporting: Exporting,
     server: actix_web::dev::ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -69,13 +72,16 @@ impl Service {
         let secret = store.secret().await?;
         let metrics = Arc::new(Metrics::new());
         let tokens = callback_tokens(config, &secret)?;
-        let participants =
-            Arc::new(HttpParticipants::new(&config.participants, clock.clone(), tokens.clone(), &metrics)?);
+        let replica = Uuid::new_v4().to_string();
+        let (spans, exporting) = Spans::open(&config.traces, &replica, &metrics)?;
+        let (calling, tokens_of_calls) = (&config.participants, tokens.clone());
+        let participants = HttpParticipants::new(calling, clock.clone(), tokens_of_calls, &metrics, spans.clone())?;
+        let participants = Arc::new(participants);
         let sealing = Arc::new(Sealing::new(Arc::clone(&store), &secret));
         let sealed = SealedCalls::new(participants.clone(), Arc::clone(&sealing), clock.clone());
         let definitions = definitions(config, &store, &clock, bundled).await?;
         let shards = u16::try_from(store.shards().await?.len()).context("the database has too many shards")?;
-        let owner = Owner { id: Uuid::new_v4().to_string(), url: Some(advertised_url(config, addr)) };
+        let owner = Owner { id: replica, url: Some(advertised_url(config, addr)) };
         let sign = take_over_from_the_dead(&*store, &secret, &owner.id).await?;
         let engine = Engine::run(Parts {
             store: Arc::clone(&store),
@@ -84,6 +90,7 @@ impl Service {
             definitions: Arc::clone(&definitions),
             metrics: Arc::clone(&metrics),
             owner: owner.clone(),
+            spans,
             limits: limits(&config.engine, shards),
             lease: config.database.lease,
             // No longer than who asks for something of the shard waits for its next owner.
@@ -109,6 +116,12 @@ impl Service {
             log: Arc::clone(&database) as _,
             groups: Arc::clone(&database) as _,
             retention: Arc::clone(&database) as _,
+            webhooks: Arc::new(Registry::new(
+                Arc::clone(&database) as _,
+                Arc::clone(&database) as _,
+                secret,
+                Guard { private: config.webhooks.allow_private },
+            )),
             bus,
             definitions,
             metrics: Arc::clone(&metrics),
@@ -126,6 +139,7 @@ impl Service {
             wait: Duration::from_millis(config.server.wait.0),
         })
         .await?;
+        webhooks::follow(Arc::clone(&app), Duration::from_millis(config.webhooks.timeout.0))?;
         if let Some((age, folder)) = config.retention.age.zip(config.retention.archive.clone()) {
             let holder = Uuid::new_v4().to_string();
             let categories = config.retention.streams.clone();
@@ -142,7 +156,7 @@ impl Service {
         let server = app::serve(listener, Arc::clone(&app), options)?;
         let handle = server.handle();
         let is_tls = config.server.tls.is_some();
-        Ok(Self { addr, is_tls, app, engine, grace, sign, server: handle, serving: tokio::spawn(server) })
+        Ok(Self { addr, is_tls, app, engine, grace, sign, exporting, server: handle, serving: tokio::spawn(server) })
     }
 
     /// Whether it speaks TLS.
@@ -163,6 +177,7 @@ impl Service {
             Ok(Err(error)) => tracing::warn!(%error, "the HTTP server ended with an error"),
             Err(error) => tracing::error!(%error, "the HTTP server's task failed"),
         }
+        self.exporting.stop().await;
         drop(self.sign);
     }
 }

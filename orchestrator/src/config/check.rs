@@ -16,6 +16,8 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     if let Some(tls) = &config.server.tls {
         tls.check(&mut problems);
     }
+    webhooks(config, &mut problems);
+    traces(config, &mut problems);
     for (name, participant) in &config.participants {
         let section = format!("participants.{name}");
         if !is_name(name) {
@@ -49,6 +51,25 @@ fn numbers(config: &Config, problems: &mut Vec<Problem>) {
     let (shortest, longest) = (Millis(1_000), Millis(300_000));
     if !(shortest..=longest).contains(&database.lease) {
         problems.push(Problem::new("database.lease", format!("is {}: give {shortest} to {longest}", database.lease)));
+    }
+}
+
+fn webhooks(config: &Config, problems: &mut Vec<Problem>) {
+    let (shortest, longest) = (Millis(100), Millis(30_000));
+    let timeout = config.webhooks.timeout;
+    if !(shortest..=longest).contains(&timeout) {
+        problems.push(Problem::new("webhooks.timeout", format!("is {timeout}: give {shortest} to {longest}")));
+    }
+}
+
+fn traces(config: &Config, problems: &mut Vec<Problem>) {
+    let super::Traces { endpoint, sample_ratio } = &config.traces;
+    let is_url = |text: &String| Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    if endpoint.as_ref().is_some_and(|endpoint| !is_url(endpoint)) {
+        problems.push(Problem::new("traces.endpoint", "is not the collector's URL: write http://host:4318"));
+    }
+    if !(0.0..=1.0).contains(sample_ratio) {
+        problems.push(Problem::new("traces.sample_ratio", format!("is {sample_ratio}: give 0.0 to 1.0")));
     }
 }
 

@@ -49,8 +49,19 @@ pub fn environment() -> Vec<(String, String)> {
 }
 
 const PREFIX: &str = "SKALD_";
-const SECTIONS: [&str; 9] =
-    ["server", "access", "database", "engine", "definitions", "bus", "retention", "log", "participants"];
+const SECTIONS: [&str; 11] = [
+    "server",
+    "access",
+    "database",
+    "engine",
+    "definitions",
+    "bus",
+    "retention",
+    "webhooks",
+    "traces",
+    "log",
+    "participants",
+];
 /// Read by the command line: which file, and what commands show to a server.
 const NOT_KEYS: [&str; 3] = ["SKALD_CONFIG", "SKALD_API_KEY", "SKALD_API_KEY_FILE"];
 

@@ -46,6 +46,8 @@ pub struct Config {
     pub definitions: Definitions,
     pub bus: Bus,
     pub retention: Retention,
+    pub webhooks: Webhooks,
+    pub traces: Traces,
     pub log: Log,
     /// By the name that definitions call them.
     pub participants: BTreeMap<String, Participant>,
@@ -189,6 +191,40 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { age: None, streams: BTreeSet::new(), archive: None, interval: Millis(24 * 3600 * 1000) }
+    }
+}
+
+/// Telling others when sagas end or park.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Webhooks {
+    /// Messages may go to addresses that are not public, and over plain HTTP.
+    pub allow_private: bool,
+    /// An answer that takes longer is none.
+    pub timeout: Millis,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { allow_private: false, timeout: Millis(10_000) }
+    }
+}
+
+/// Spans for OpenTelemetry.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Traces {
+    /// The collector, by OTLP over HTTP. None: no spans.
+    pub endpoint: Option<String>,
+    /// Of the sagas whose starter has no trace, how many get one: 0 to 1.
+    pub sample_ratio: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, sample_ratio: 1.0 }
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     problem::Problem,
     values::{ByteSize, Secret},
 };
+use crate::signature::Signer;
 
 /// The section `[participants.NAME]`. Definitions call it by that name.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -38,6 +39,8 @@ pub struct Participant {
     pub breaker: Breaker,
     /// Sent with every call, for the participant to know who calls.
     pub secret_header: Option<SecretHeader>,
+    /// Calls are signed with each, for the participant to know that they come from here, unchanged.
+    pub signing_secrets: Vec<SecretSource>,
     /// A larger answer is not read to its end.
     pub response_max: ByteSize,
 }
@@ -55,6 +58,7 @@ impl Default for Participant {
             rate_limit: None,
             breaker: Breaker::default(),
             secret_header: None,
+            signing_secrets: Vec::new(),
             response_max: ByteSize(1 << 20),
         }
     }
@@ -143,6 +147,23 @@ impl Participant {
         }
     }
 
+    /// What its calls are signed with; None: they are not.
+    ///
+    /// # Errors
+    ///
+    /// The key and what is wrong with it, never the secret.
+    pub fn signer(&self) -> Result<Option<Signer>, (String, String)> {
+        let place = |at: usize| format!("signing_secrets.{at}");
+        let mut secrets = Vec::with_capacity(self.signing_secrets.len());
+        for (at, source) in self.signing_secrets.iter().enumerate() {
+            let secret = source.read().map_err(|(key, problem)| (format!("{}.{key}", place(at)), problem))?;
+            Signer::new([secret.reveal()]).map_err(|error| (place(at), error.to_string()))?;
+            secrets.push(secret);
+        }
+        let signer = Signer::new(secrets.iter().map(Secret::reveal)).expect("each was tried");
+        Ok((!secrets.is_empty()).then_some(signer))
+    }
+
     /// Adds what is wrong with this section, which is called `section`, to `problems`.
     pub(super) fn check(&self, section: &str, problems: &mut Vec<Problem>) {
         let mut wrong = |key: &str, text: String| problems.push(Problem::new(format!("{section}.{key}"), text));
@@ -151,6 +172,9 @@ impl Participant {
         }
         if let Some(Err((key, text))) = self.secret_header.as_ref().map(SecretHeader::read) {
             wrong(&format!("secret_header.{key}"), text);
+        }
+        if let Err((key, text)) = self.signer() {
+            wrong(&key, text);
         }
         for (key, number) in [
             ("timeout", self.timeout.0),

@@ -52,6 +52,7 @@ fn everything() -> Config {
             ..super::Access::default()
         },
         retention: super::Retention { age: Some(Millis(0)), archive: Some("a".into()), ..super::Retention::default() },
+        traces: super::Traces { endpoint: Some("http://a:1".to_owned()), ..super::Traces::default() },
         bus: super::Bus { url: Some(ServerUrl::new("redis://a")), ..super::Bus::default() },
         participants: BTreeMap::from([(
             "sales".to_owned(),
@@ -60,6 +61,7 @@ fn everything() -> Config {
                 base_urls: vec![String::new()],
                 rate_limit: Some(RateLimit { per_second: 1, burst: Some(1) }),
                 secret_header: Some(SecretHeader { name: String::new(), value, env, file }),
+                signing_secrets: vec![source()],
                 ..Participant::default()
             },
         )]),

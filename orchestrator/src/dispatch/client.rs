@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     config,
     metrics::{CallKind, Metrics},
+    spans::{Attempted, Spans},
 };
 
 /// Calls participants over HTTP, within their limits.
@@ -53,12 +54,13 @@ impl HttpParticipants {
         clock: Arc<dyn Clock>,
         tokens: CallbackTokens,
         metrics: &Metrics,
+        spans: Spans,
     ) -> Result<Self, Unusable> {
         let participants = participants
             .iter()
             .map(|(name, config)| Ok((name.clone(), Participant::new(name, config, metrics.calls.of(name))?)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { participants, context: Context { clock, tokens } })
+        Ok(Self { participants, context: Context { clock, tokens, spans } })
     }
 
     /// Calls of this participant wait from now on; those in flight go on. False: there is none of that name.
@@ -137,7 +139,7 @@ impl Participants for HttpParticipants {
             return self.too_late(asked);
         }
         let (started_at, started) = (self.context.clock.now(), Instant::now());
-        let trace = TraceParent::child(invoke.traceparent.as_deref(), invoke.saga, rand::random());
+        let trace = self.context.spans.of_call(invoke);
         let exchange = participant.exchange(Call { invoke, trace: &trace, term }, &self.context).await;
         if matches!(exchange.result, CallResult::NotSent { .. }) && term.is_over() {
             return self.too_late(asked);
@@ -146,6 +148,15 @@ impl Participants for HttpParticipants {
         pass.settle(exchange.health);
         drop(pass);
         log_failure(invoke, &trace, &exchange, started);
+        let attempted = Attempted {
+            invoke,
+            trace: &trace,
+            begun: started_at,
+            took: started.elapsed(),
+            http_status: exchange.http_status(),
+            error: exchange.failure().map(|(error, _)| error),
+        };
+        self.context.spans.attempted(attempted);
         report(started_at, started, exchange.result)
     }
 }

@@ -9,6 +9,7 @@
 //! | `Saga-Compensates` | the action's key, quoted | compensations |
 //! | `Saga-Outcome` | `succeeded` or `unknown`: how the action ended | compensations |
 //! | `X-Correlation-Id`, `traceparent` | | every call |
+//! | `webhook-id`, `webhook-timestamp`, `webhook-signature` | see [`signature`] | every call of a participant with `signing_secrets`; the id is the idempotency key |
 //! | `Content-Type`, `Accept` | JSON, unless the definition says otherwise | with a body; every call |
 //! | `Accept-Encoding` | `identity`: a compressed answer is refused | every call |
 //!
@@ -35,6 +36,7 @@ use skald_core::{
 };
 
 use super::{CallbackTokens, trace::TraceParent};
+use crate::signature;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static SAGA_ID: HeaderName = HeaderName::from_static("saga-id");
@@ -62,6 +64,9 @@ static RESERVED: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
         &SAGA_OUTCOME,
         &CORRELATION_ID,
         &TRACEPARENT,
+        &signature::ID,
+        &signature::TIMESTAMP,
+        &signature::SIGNATURE,
     ];
     let connection = [
         ACCEPT_ENCODING,

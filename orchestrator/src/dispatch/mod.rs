@@ -33,6 +33,7 @@ pub use self::{
     client::{HttpParticipants, ParticipantHealth},
     ledger::{Ledger, LedgerEntry, LedgerPage},
     term::{Lease, Term},
+    trace::TraceParent,
 };
 
 /// Makes one call and reports how it ended. Implemented by the HTTP dispatcher, and by simulated participants.

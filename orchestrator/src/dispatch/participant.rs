@@ -31,6 +31,8 @@ use crate::{
     clock::Clock,
     config,
     metrics::{CallOutcome, ServiceMetrics},
+    signature::Signer,
+    spans::Spans,
 };
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub struct Participant {
     timeout_max: Duration,
     response_max: usize,
     secret: Option<(HeaderName, HeaderValue)>,
+    signer: Option<Signer>,
 }
 
 /// What every call needs and no participant owns.
@@ -49,6 +52,7 @@ pub struct Participant {
 pub struct Context {
     pub clock: std::sync::Arc<dyn Clock>,
     pub tokens: CallbackTokens,
+    pub spans: Spans,
 }
 
 /// A call to be made.
@@ -100,6 +104,7 @@ impl Participant {
             timeout_max: Duration::from_millis(config.timeout.0),
             response_max: config.response_max.0,
             secret,
+            signer: config.signer().map_err(|(key, problem)| setting(&key, problem))?,
         })
     }
 
@@ -130,7 +135,7 @@ impl Participant {
     fn request(&self, base: &Base, call: Call<'_>, context: &Context) -> Result<(Request<Outgoing>, Sending), String> {
         let Call { invoke, trace, term } = call;
         let uri = base.uri(&invoke.target.path, invoke.purpose)?;
-        let headers = headers::of_call(invoke, trace, &context.tokens, self.secret.as_ref())
+        let mut headers = headers::of_call(invoke, trace, &context.tokens, self.secret.as_ref())
             .map_err(|unsendable| unsendable.to_string())?;
         let (method, when_empty) = match invoke.target.method {
             definition::Method::Get => (Method::GET, WhenEmpty::Silent),
@@ -140,6 +145,9 @@ impl Participant {
             definition::Method::Delete => (Method::DELETE, WhenEmpty::Silent),
         };
         let bytes = invoke.target.body.as_ref().map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes()));
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut headers, &invoke.key, context.clock.now(), &bytes);
+        }
         let (body, sending) = outgoing(bytes, when_empty, term);
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -180,6 +188,13 @@ impl Exchange {
         };
         let outcome = CallOutcome::of_status(answer.status);
         Self { result: CallResult::Answered(answer), outcome, health }
+    }
+
+    pub fn http_status(&self) -> Option<u16> {
+        match &self.result {
+            CallResult::Answered(answer) => Some(answer.status),
+            CallResult::NotSent { .. } | CallResult::MaybeSent { .. } | CallResult::Deferred { .. } => None,
+        }
     }
 
     /// Why it failed and whether that is more than a participant's own refusal or "later"; None if it did not.

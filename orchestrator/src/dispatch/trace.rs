@@ -25,6 +25,26 @@ impl TraceParent {
         Self(text)
     }
 
+    /// The span that a `traceparent` names; None if it is not valid.
+    #[must_use]
+    pub fn span_of(parent: &str) -> Option<u64> {
+        let text = valid(parent)?;
+        u64::from_str_radix(std::str::from_utf8(&text[SPAN_ID]).ok()?, 16).ok()
+    }
+
+    /// Whether whoever began the trace wants its spans.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.0[LEN - 1] & 1 == 1
+    }
+
+    /// The same with another wish.
+    #[must_use]
+    pub const fn sampled(mut self, wanted: bool) -> Self {
+        self.0[LEN - 1] = if wanted { b'1' } else { b'0' };
+        self
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("made of ASCII")

@@ -40,6 +40,7 @@ use crate::{
     clock::Clock,
     dispatch::Participants,
     metrics::Metrics,
+    spans::Spans,
     storage::{Owner, Store},
 };
 
@@ -54,6 +55,7 @@ pub struct Parts {
     pub definitions: Arc<Definitions>,
     pub metrics: Arc<Metrics>,
     pub owner: Owner,
+    pub spans: Spans,
     pub limits: Limits,
     pub lease: Millis,
     /// How long the calls of a shard may go on when it is handed to another replica.

@@ -15,11 +15,13 @@ use skald_core::{
 
 use super::census::Census;
 use crate::{
+    dispatch::TraceParent,
     metrics::{Metrics, OperationResult, StoreOperation},
     storage::StoreError,
 };
 
-pub(super) fn committed(metrics: &Metrics, transition: &Transition, definition: &Definition) {
+/// `parent`: the `traceparent` of whoever started the saga.
+pub(super) fn committed(metrics: &Metrics, transition: &Transition, definition: &Definition, parent: Option<&str>) {
     let row = &transition.row;
     for event in &transition.events {
         count(metrics, row, &event.event);
@@ -28,7 +30,7 @@ pub(super) fn committed(metrics: &Metrics, transition: &Transition, definition: 
         let took = row.ended_at.map_or(0, |ended| row.created_at.until(ended).0);
         metrics.sagas.ended(row.mode, &definition.name, row.status.as_str(), Duration::from_millis(took));
     }
-    log(row);
+    log(row, parent);
 }
 
 fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
@@ -65,18 +67,20 @@ fn count(metrics: &Metrics, row: &SagaRow, event: &Event) {
     }
 }
 
-fn log(row: &SagaRow) {
-    let (saga, definition, correlation_id) = (row.id, &*row.definition, &*row.correlation_id);
+fn log(row: &SagaRow, parent: Option<&str>) {
+    let (saga_id, definition, correlation_id) = (row.id, &*row.definition, &*row.correlation_id);
+    let trace = TraceParent::child(parent, row.id, 1);
+    let trace_id = trace.trace_id();
     match (row.status, &row.failure) {
         (Status::Parked, _) => {
-            tracing::warn!(%saga, definition, correlation_id, revision = row.version, "saga parked: it needs an operator");
+            tracing::warn!(%saga_id, definition, correlation_id, trace_id, revision = row.version, "saga parked: it needs an operator");
         }
         (Status::Completed | Status::Compensated | Status::Abandoned, failure) => {
             let failure = failure.as_ref().map_or("", |failure| failure.code.as_str());
-            tracing::info!(%saga, definition, correlation_id, status = row.status.as_str(), failure, "saga ended");
+            tracing::info!(%saga_id, definition, correlation_id, trace_id, status = row.status.as_str(), failure, "saga ended");
         }
         (Status::Running | Status::Compensating, _) => {
-            tracing::debug!(%saga, definition, correlation_id, state = row.state, revision = row.version, "saga moved");
+            tracing::debug!(%saga_id, definition, correlation_id, trace_id, state = row.state, revision = row.version, "saga moved");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use opentelemetry::trace::SpanContext;
 use skald_core::{
     classify::CallReport,
     decide::Invoke,
@@ -15,6 +16,7 @@ use skald_core::{
         batch::{Batch, CommitError, StreamAsk, StreamLook},
         writer::{Effect, Refusal, Writer},
     },
+    state::SagaRow,
     time::Timestamp,
 };
 use tokio::{
@@ -30,7 +32,10 @@ use super::{
     leases::{Change, Keeper, Scanned},
     observe,
 };
-use crate::storage::{Store, StoreError};
+use crate::{
+    spans::{LINKS_MAX, between},
+    storage::{Store, StoreError},
+};
 
 #[derive(Debug)]
 struct Landed {
@@ -70,7 +75,18 @@ pub(super) struct Shell {
     loads: JoinSet<LoadedStreams>,
     look_ups: JoinSet<LookedUp>,
     commit: Option<JoinHandle<Result<(), CommitError>>>,
+    /// For its span.
+    committing: Option<Committing>,
+    /// The commit that ended last, as long as its transitions are being told of.
+    done: Option<Committing>,
     phase: Phase,
+}
+
+struct Committing {
+    begun: Timestamp,
+    transitions: usize,
+    /// To sagas in it.
+    links: Vec<SpanContext>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +114,8 @@ impl Shell {
             loads: JoinSet::new(),
             look_ups: JoinSet::new(),
             commit: None,
+            committing: None,
+            done: None,
             phase: Phase::Serving,
         }
     }
@@ -176,7 +194,9 @@ impl Shell {
 
     fn committed(&mut self, result: Result<(), CommitError>) {
         self.commit = None;
+        let committing = self.committing.take();
         if result.is_ok() {
+            self.done = committing;
             self.committed.send_modify(|commits| *commits += 1);
         }
         let now = self.now();
@@ -204,7 +224,7 @@ impl Shell {
                             self.writer.unreadable(read, saga, &error.to_string())
                         }
                         Err(error) => {
-                            tracing::warn!(%saga, %error, "a saga could not be loaded; trying again");
+                            tracing::warn!(saga_id = %saga, %error, "a saga could not be loaded; trying again");
                             self.writer.not_loaded(read, saga, now);
                         }
                     }
@@ -246,7 +266,10 @@ impl Shell {
     fn carry_out(&mut self) {
         while let Some(effect) = self.writer.next_effect() {
             match effect {
-                Effect::Commit(batch) => self.spawn_commit(batch),
+                Effect::Commit(batch) => {
+                    self.trace_commit();
+                    self.spawn_commit(batch);
+                }
                 Effect::Invoke(invoke) => self.spawn_call(*invoke),
                 Effect::Load { read, sagas } => self.spawn_load(read, sagas),
                 Effect::LookUp { read, asks } => self.spawn_look_up(read, asks),
@@ -258,9 +281,10 @@ impl Shell {
                     // Whoever asked may have left.
                     let _ = reply.send(answer);
                 }
-                Effect::Committed { batch, index, definition, .. } => {
+                Effect::Committed { batch, index, definition, traceparent, .. } => {
                     let transition = &batch.transitions[index];
-                    observe::committed(&self.parts.metrics, transition, &definition);
+                    self.trace(&transition.row, traceparent.as_deref());
+                    observe::committed(&self.parts.metrics, transition, &definition, traceparent.as_deref());
                     self.census.committed(transition);
                     self.notify(&batch, index);
                 }
@@ -270,9 +294,27 @@ impl Shell {
                     self.keeper.forgotten(&shards);
                 }
                 Effect::Stuck { saga, reason } => {
-                    tracing::error!(%saga, reason, "the saga cannot be carried on by this process");
+                    tracing::error!(saga_id = %saga, reason, "the saga cannot be carried on by this process");
                 }
             }
+        }
+        self.trace_commit();
+    }
+
+    /// The span of the commit that ended, now that it is known which sagas were in it.
+    fn trace_commit(&mut self) {
+        if let Some(Committing { begun, transitions, links }) = self.done.take() {
+            self.parts.spans.committed(begun, between(begun, self.now()), transitions, links);
+        }
+    }
+
+    /// The span of a saga that ended, and a link from the commit's to any.
+    fn trace(&mut self, row: &SagaRow, traceparent: Option<&str>) {
+        if row.status.is_ended() {
+            self.parts.spans.ended(row, traceparent);
+        }
+        if let Some(done) = self.done.as_mut().filter(|done| done.links.len() < LINKS_MAX) {
+            done.links.extend(self.parts.spans.of_saga(row.id, traceparent));
         }
     }
 
@@ -315,6 +357,8 @@ impl Shell {
     fn spawn_commit(&mut self, batch: Arc<Batch>) {
         let store = Arc::clone(&self.parts.store);
         let metrics = Arc::clone(&self.parts.metrics);
+        self.committing =
+            Some(Committing { begun: self.now(), transitions: batch.transitions.len(), links: Vec::new() });
         self.commit = Some(tokio::spawn(async move {
             let begun = Instant::now();
             let result = store.commit(&batch).await;

@@ -106,6 +106,7 @@ impl Running {
         let owner = Owner { id: "a".to_owned(), url: None };
         let metrics = Arc::new(Metrics::new());
         let engine = Engine::run(Parts {
+            spans: crate::spans::Spans::default(),
             store: Arc::clone(&store) as Arc<dyn Store>,
             participants: Arc::clone(&participants) as Arc<dyn Participants>,
             clock,

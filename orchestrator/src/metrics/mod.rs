@@ -41,6 +41,8 @@
 //! | `retention_runs_total` | counter | result | searches for what is old, by this replica |
 //! | `retention_removed_total` | counter | kind | sagas, other streams and events that this replica archived and removed |
 //! | `retention_oldest_kept_timestamp_seconds` | gauge | | Unix time at which the oldest stream in the database began, as of this replica's last run; 0 before |
+//! | `spans_total` | counter | result | spans given to the collector, or dropped |
+//! | `webhook_attempts_total` | counter | outcome | messages that this replica sent to webhooks |
 //! | `forwarded_requests_total` | counter | kind, result | requests sent to the owner of a shard |
 //!
 //! On Linux also the process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ..).
@@ -54,12 +56,14 @@ mod register;
 mod retention;
 mod sagas;
 mod shards;
+mod spans;
+mod webhooks;
 
 use prometheus::{Registry, TextEncoder};
 
 use self::{
     calls::CallMetrics, engine::EngineMetrics, events::EventMetrics, http::HttpMetrics, retention::RetentionMetrics,
-    sagas::SagaMetrics, shards::ShardMetrics,
+    sagas::SagaMetrics, shards::ShardMetrics, spans::SpanMetrics, webhooks::WebhookMetrics,
 };
 pub use self::{
     calls::{CallKind, CallOutcome, DeferReason, ServiceMetrics},
@@ -67,6 +71,7 @@ pub use self::{
     retention::RetentionResult,
     sagas::is_engine_code,
     shards::{ForwardedKind, ForwardedResult},
+    webhooks::WebhookOutcome,
 };
 
 /// The metrics of one process, in a registry of their own, by topic.
@@ -80,6 +85,8 @@ pub struct Metrics {
     pub engine: EngineMetrics,
     pub shards: ShardMetrics,
     pub retention: RetentionMetrics,
+    pub webhooks: WebhookMetrics,
+    pub spans: SpanMetrics,
 }
 
 impl Default for Metrics {
@@ -104,6 +111,8 @@ impl Metrics {
             engine: EngineMetrics::new(&registry),
             shards: ShardMetrics::new(&registry),
             retention: RetentionMetrics::new(&registry),
+            webhooks: WebhookMetrics::new(&registry),
+            spans: SpanMetrics::new(&registry),
             registry,
         }
     }

@@ -18,6 +18,7 @@ mod schema;
 pub mod scratch;
 mod sqlite;
 pub mod subjects;
+pub mod webhooks;
 mod wellformed;
 
 #[cfg(test)]
@@ -37,7 +38,7 @@ use skald_core::{
     time::{Millis, Timestamp},
 };
 
-use self::{groups::ConsumerGroups, log::EventLog, retention::Retention};
+use self::{groups::ConsumerGroups, log::EventLog, retention::Retention, webhooks::Webhooks};
 pub use self::{postgres::PostgresStore, sqlite::SqliteStore};
 
 /// Opens the store that `url` names: `sqlite:PATH` or `postgres://..`.
@@ -196,10 +197,11 @@ pub struct Pause {
     pub since: Timestamp,
 }
 
-/// All that a database keeps: sagas, the log that they and other streams share, and how far its consumers have come.
-pub trait Storage: Store + EventLog + ConsumerGroups + Retention {}
+/// All that a database keeps: sagas, the log that they and other streams share, how far its consumers have come, and whom to
+/// tell.
+pub trait Storage: Store + EventLog + ConsumerGroups + Retention + Webhooks {}
 
-impl<S: Store + EventLog + ConsumerGroups + Retention> Storage for S {}
+impl<S: Store + EventLog + ConsumerGroups + Retention + Webhooks> Storage for S {}
 
 /// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
 /// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.

@@ -129,11 +129,13 @@ impl<R, A> Writer<R, A> {
             resident.state = next;
             resident.deciding = false;
             let definition = Arc::clone(&resident.definition);
+            let traceparent = resident.state.traceparent.clone();
             self.effects.push_back(Effect::Committed {
                 shard: transition.shard,
                 batch: Arc::clone(&batch),
                 index,
                 definition,
+                traceparent,
             });
             self.carry_out(commands);
             self.proceed(saga, now);

@@ -95,6 +95,8 @@ pub enum Effect<R, A = R> {
         batch: Arc<Batch>,
         index: usize,
         definition: Arc<Definition>,
+        /// Of whoever started the saga.
+        traceparent: Option<Arc<str>>,
     },
     /// These shards were forgotten: another replica owns them, or nobody knows how their last commit ended. Take them
     /// again if they can be had.

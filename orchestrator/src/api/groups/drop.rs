@@ -8,7 +8,7 @@ use super::{
         params::Params,
         problem::{Problem, problems},
     },
-    group_name, no_such_group,
+    no_such_group, own_group_name,
 };
 use crate::{access::scope::Scope, app::App};
 
@@ -28,7 +28,7 @@ problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest, name: web::Path<String>) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
-    let name = group_name(&name)?;
+    let name = own_group_name(&name)?;
     let asked = name.clone();
     let act = endpoint::act(&req, "group.drop", format!("/groups/{name}"));
     match app.recorded(act, app.groups(move |groups| async move { groups.drop_group(&asked).await })).await? {

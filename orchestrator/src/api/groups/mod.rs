@@ -18,6 +18,7 @@ use super::{
     endpoint::{endpoint, resource},
     problem::{Code, Problem},
 };
+use crate::webhooks::registry::GROUP_PREFIX;
 
 const NAME_CHARS_MAX: usize = 63;
 
@@ -60,6 +61,18 @@ pub(super) fn group_name(text: &str) -> Result<String, Problem> {
         return Err(Problem::in_field(Code::InvalidParameter, "name", reason));
     }
     Ok(text.to_owned())
+}
+
+/// The name of a group in a path that clients may make, change and drop.
+///
+/// # Errors
+///
+/// When it cannot be one, or is a webhook's.
+fn own_group_name(text: &str) -> Result<String, Problem> {
+    if text.starts_with(GROUP_PREFIX) {
+        return Err(Problem::in_field(Code::InvalidParameter, "name", "belongs to a webhook: change it by /webhooks"));
+    }
+    group_name(text)
 }
 
 pub(super) fn no_such_group(name: &str) -> Problem {

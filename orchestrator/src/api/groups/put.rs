@@ -9,7 +9,7 @@ use super::{
         problem::{Problem, problems},
     },
     definition::{GroupRequest, GroupView},
-    get, group_name,
+    get, own_group_name,
 };
 use crate::{access::scope::Scope, app::App, storage::groups::PutGroup};
 
@@ -49,7 +49,7 @@ pub async fn handle(
     Form(request): Form<GroupRequest>,
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
-    let group = request.checked(group_name(&name)?)?;
+    let group = request.checked(own_group_name(&name)?)?;
     let name = group.name.clone();
     let put = app.groups(move |groups| async move { groups.put_group(&group).await }).await?;
     let view = get::view(&app, name).await?;

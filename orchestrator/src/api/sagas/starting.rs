@@ -251,7 +251,7 @@ async fn started(app: &App, started: Started, input: Box<RawValue>, ask: &Ask) -
     match saga {
         Ok(saga) => answer(saga, ask, Replayed::No),
         Err(problem) => {
-            tracing::warn!(saga = %row.id, cause = problem.cause(), "a started saga could not be read");
+            tracing::warn!(saga_id = %row.id, cause = problem.cause(), "a started saga could not be read");
             answer(Saga::without_steps(row, input), ask, Replayed::No)
         }
     }

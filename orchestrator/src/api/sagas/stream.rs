@@ -167,7 +167,7 @@ impl Reader {
         let events = match read {
             Ok(events) => events,
             Err(problem) => {
-                tracing::debug!(%saga, cause = problem.cause(), "a stream cannot be read; trying again");
+                tracing::debug!(saga_id = %saga, cause = problem.cause(), "a stream cannot be read; trying again");
                 tokio::time::sleep(READ_AGAIN_AFTER).await;
                 self.stage = Stage::Read;
                 return String::new();
@@ -184,7 +184,7 @@ impl Reader {
             }
             match SagaEvent::try_from(recorded) {
                 Ok(event) => push(&mut text, &event),
-                Err(problem) => tracing::error!(%saga, cause = problem.cause(), "an event cannot be shown"),
+                Err(problem) => tracing::error!(saga_id = %saga, cause = problem.cause(), "an event cannot be shown"),
             }
         }
         text

@@ -23,7 +23,7 @@ use skald_core::{
 
 use self::server::Server;
 use super::{CallbackTokens, HttpParticipants, Lease, Participants, Term};
-use crate::{clock::Clock, config, metrics::Metrics};
+use crate::{clock::Clock, config, metrics::Metrics, spans::Spans};
 
 const SAGA: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_123_456);
@@ -53,7 +53,14 @@ fn dispatcher(settings: config::Participant) -> HttpParticipants {
 
 fn dispatcher_with(settings: config::Participant, metrics: &Metrics) -> HttpParticipants {
     let participants = BTreeMap::from([("sales".to_owned(), settings)]);
-    HttpParticipants::new(&participants, Arc::new(StoppedClock), CallbackTokens::new(b"secret"), metrics).unwrap()
+    HttpParticipants::new(
+        &participants,
+        Arc::new(StoppedClock),
+        CallbackTokens::new(b"secret"),
+        metrics,
+        Spans::default(),
+    )
+    .unwrap()
 }
 
 fn post(path: &str) -> Invoke {

@@ -154,6 +154,26 @@ async fn a_definition_adds_headers_but_does_not_replace_ours() {
 }
 
 #[tokio::test]
+async fn a_call_is_signed_for_a_participant_that_wants_it() {
+    let secret = crate::signature::secret(&[7; 32]);
+    let source = config::SecretSource { value: Some(config::Secret::new(secret.clone())), ..Default::default() };
+    let signed = |url| config::Participant { signing_secrets: vec![source.clone()], ..settings(url) };
+    let forged = vec![("Webhook-Signature".to_owned(), "v1,forged".to_owned())];
+    let invoke = Invoke { target: Target { headers: forged, ..post("/payments").target }, ..post("/") };
+    let request = received(signed, &invoke).await;
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let key = format!("{SAGA}:pay:action");
+    let mut expected = http::HeaderMap::new();
+    crate::signature::Signer::new([&*secret]).unwrap().sign(&mut expected, &key, NOW, body.as_bytes());
+    for (name, value) in &expected {
+        let line = format!("{name}: {}", value.to_str().unwrap());
+        assert_eq!(head.lines().filter(|other| **other == line).count(), 1, "{line} in {request}");
+    }
+    assert!(!request.contains("forged"), "{request}");
+    assert!(!received(settings, &invoke).await.contains("webhook-"), "only those that want it");
+}
+
+#[tokio::test]
 async fn every_attempt_is_a_span_of_its_own() {
     let (first, second) = (received(settings, &post("/")).await, received(settings, &post("/")).await);
     let span = |request: &str| request.split("traceparent: ").nth(1).unwrap()[36..52].to_owned();

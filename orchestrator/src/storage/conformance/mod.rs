@@ -22,6 +22,7 @@ pub mod sample;
 mod speed;
 mod subjects;
 mod tails;
+mod webhooks;
 
 use self::fixture::{Backend, Database};
 
@@ -131,6 +132,8 @@ on_both! {
     access::a_key_that_is_good_gets_one_successor_and_an_end,
     access::entries_are_listed_newest_first_by_each_filter,
     access::the_audit_log_cannot_be_changed,
+    webhooks::attempts_are_listed_latest_first_and_forgotten,
+    webhooks::webhooks_are_added_changed_and_removed,
     subjects::a_subject_has_one_key_that_lives,
     subjects::an_erasure_destroys_the_key_and_says_so,
     subjects::no_saga_begins_under_a_key_that_was_destroyed,

@@ -25,6 +25,7 @@ mod replicas;
 mod retention;
 mod sessions;
 mod subjects;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ mod rows;
 mod subjects;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod writer;
 
 use std::{

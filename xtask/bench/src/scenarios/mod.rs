@@ -1,5 +1,6 @@
 //! What else a server goes through than a steady load: each scenario a question of its own, on each database.
 
+mod arrivals;
 mod dag;
 mod ended;
 mod findings;
@@ -7,6 +8,7 @@ mod idle;
 mod overload;
 mod payload;
 mod recovery;
+mod stress;
 mod waiting;
 
 use anyhow::{Context as _, Result};
@@ -28,6 +30,8 @@ use crate::{
 pub enum Scenario {
     /// More checkouts arrive than can be carried out
     Overload(overload::Options),
+    /// More and more checkouts arrive, to beyond what can be carried out
+    Stress(stress::Options),
     /// Nothing happens
     Idle(idle::Options),
     /// Many sagas wait for their participants
@@ -78,6 +82,7 @@ impl Scenario {
     const fn name(&self) -> &'static str {
         match self {
             Self::Overload(_) => "overload",
+            Self::Stress(_) => "stress",
             Self::Idle(_) => "idle",
             Self::Waiting(_) => "waiting",
             Self::Ended(_) => "ended",
@@ -91,15 +96,20 @@ impl Scenario {
     fn config(&self) -> String {
         match self {
             Self::Recovery(options) => options.config(),
-            Self::Overload(_) | Self::Idle(_) | Self::Waiting(_) | Self::Ended(_) | Self::Payload(_) | Self::Dag(_) => {
-                String::new()
-            }
+            Self::Overload(_)
+            | Self::Stress(_)
+            | Self::Idle(_)
+            | Self::Waiting(_)
+            | Self::Ended(_)
+            | Self::Payload(_)
+            | Self::Dag(_) => String::new(),
         }
     }
 
     async fn on(&self, mut scene: Scene<'_>, findings: &mut Findings) -> Result<()> {
         match self {
             Self::Overload(options) => overload::run(options, &mut scene, findings).await,
+            Self::Stress(options) => stress::run(options, &mut scene, findings).await,
             Self::Idle(options) => idle::run(options, &mut scene, findings).await,
             Self::Waiting(options) => waiting::run(options, &mut scene, findings).await,
             Self::Ended(options) => ended::run(options, &mut scene, findings).await,
@@ -110,9 +120,10 @@ impl Scenario {
     }
 
     /// All of them, as small as they can be.
-    fn little() -> [Self; 7] {
+    fn little() -> [Self; 8] {
         [
             Self::Overload(overload::Options::little()),
+            Self::Stress(stress::Options::little()),
             Self::Idle(idle::Options::little()),
             Self::Waiting(waiting::Options::little()),
             Self::Ended(ended::Options::little()),

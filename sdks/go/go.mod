@@ -1,0 +1,3 @@
+module skald.internal/client
+
+go 1.22

@@ -1,0 +1,25 @@
+// Users who check out, orchestrated: each again and again, with a pause between.
+
+import { sleep } from "k6";
+
+import { checkout, stockUp } from "./shop.js";
+
+export const options = {
+  vus: Number(__ENV.USERS || 50),
+  duration: __ENV.DURATION || "1m",
+  thresholds: {
+    checkouts_wrong: ["rate==0"],
+    checkouts_shed: ["rate==0"],
+    checkout_duration: ["p(95)<2000"],
+    // 25 a minute.
+    checkouts_ended: ["rate>0.41"],
+    "http_req_duration{name:look}": ["p(95)<200"],
+  },
+};
+
+export const setup = stockUp;
+
+export default function () {
+  checkout("orchestrated");
+  sleep(Number(__ENV.THINK_S || 1));
+}
