@@ -6,6 +6,7 @@
 //! of the design, by number.
 
 mod accepted;
+mod access;
 mod bad_input;
 mod chaos;
 mod checkout;

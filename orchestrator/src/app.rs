@@ -1,20 +1,24 @@
-//! What the API answers from, and the server around it.
+//! What the API answers from.
 //!
 //! Handlers run on the server's own threads, where a client that leaves takes its handler with it. So nothing that
 //! touches the database runs there: [`App::read`] carries it to its end on the runtime that the connections belong to.
 
 mod sagas;
 mod sealed;
+mod server;
 
-use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use actix_web::{HttpServer, dev::Server, web};
 use bytes::Bytes;
 use skald_core::{definition::Definition, time::Millis};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
-pub use self::sagas::saga_removed;
+pub use self::{
+    sagas::saga_removed,
+    server::{ServeOptions, serve},
+};
 use crate::{
+    access::Access,
     api::{
         self,
         cursor::Cursors,
@@ -23,8 +27,10 @@ use crate::{
         pauses::Pauses,
         problem::{Code, Problem},
     },
+    audit::{Act, Recorder},
     bus::BusHealth,
     clock::Clock,
+    config,
     dispatch::CallbackTokens,
     engine::{Engine, definitions::Definitions},
     forward::{self, Router},
@@ -92,6 +98,7 @@ pub struct AppParts {
     pub shards: u16,
     /// [`Store::secret`]; it signs cursors and requests between replicas.
     pub secret: [u8; 32],
+    pub access: config::Access,
     /// Of a request's body.
     pub body_bytes_max: usize,
     /// How long a start waits for the saga's end when the client does not say.
@@ -102,6 +109,7 @@ pub struct AppParts {
 #[derive(Debug)]
 pub struct App {
     parts: AppParts,
+    access: Access,
     router: Router,
     runtime: Handle,
     cursors: Cursors,
@@ -124,6 +132,7 @@ impl App {
         let (closing, closed) = watch::channel(false);
         let pauses = Pauses::follow(Arc::clone(&parts.store), Arc::clone(&parts.gate), closed.clone()).await?;
         let heads = Heads::follow(Arc::clone(&parts.store), parts.owner.id.clone(), closed.clone());
+        let access = Access::follow(&parts.access, &parts.store, &parts.clock, &closed).await?;
         let router = Router::new(forward::Parts {
             engine: parts.engine.clone(),
             store: Arc::clone(&parts.store),
@@ -138,6 +147,7 @@ impl App {
         })?;
         Ok(Arc::new(Self {
             router,
+            access,
             cursors: Cursors::new(&parts.secret),
             parts,
             runtime: Handle::current(),
@@ -170,6 +180,30 @@ impl App {
     #[must_use]
     pub const fn engine(&self) -> &Engine {
         &self.parts.engine
+    }
+
+    /// Who may ask for what.
+    #[must_use]
+    pub const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Carries out an act between two entries of the audit log, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When its beginning cannot be recorded, or as it ends itself.
+    pub async fn recorded<T>(
+        &self,
+        act: Act,
+        carry_out: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let (store, clock) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.clock));
+        let recorder = Recorder { store, clock, runtime: self.runtime.clone() };
+        let recording = self.ask(recorder.begin(act)).await?;
+        let result = carry_out.await;
+        recording.end(result.as_ref().err().map(|problem| problem.code().as_str())).await;
+        result
     }
 
     #[must_use]
@@ -390,70 +424,5 @@ pub fn store_problem(error: &StoreError) -> Problem {
         StoreError::Url | StoreError::NotMigrated(_) | StoreError::TooNew(_) | StoreError::Unreadable(_) => {
             Problem::internal(error)
         }
-    }
-}
-
-/// How the server takes connections.
-#[derive(Clone, Copy, Debug)]
-pub struct ServeOptions {
-    /// Threads.
-    pub workers: usize,
-    /// Open connections, over all threads; more wait to be accepted.
-    pub connections_max: usize,
-    /// How long requests may go on once the server is told to stop.
-    pub stop_grace: Duration,
-}
-
-/// A client must have sent a request's head by then.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// A server on the listener. It runs while it is polled, and stops by its handle, after [`App::close`]; it listens to no
-/// signals itself.
-///
-/// # Errors
-///
-/// When the listener cannot be used.
-pub fn serve(listener: TcpListener, app: Arc<App>, options: ServeOptions) -> std::io::Result<Server> {
-    let data = web::Data::from(app);
-    let server = HttpServer::new(move || {
-        actix_web::App::new()
-            .app_data(data.clone())
-            .configure(api::routes)
-            .default_service(web::to(api::nothing_here))
-            .wrap(actix_web::middleware::from_fn(api::request::surround))
-    });
-    Ok(server
-        .workers(options.workers)
-        .max_connections(options.connections_max.div_ceil(options.workers.max(1)))
-        .client_request_timeout(HEAD_TIME_MAX)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(options.stop_grace.as_secs().max(1))
-        .disable_signals()
-        .listen(listener)?
-        .run())
-}
-
-#[cfg(test)]
-mod tests {
-    use reqwest::Method;
-    use serde_json::json;
-
-    use crate::api::testing::TestServer;
-
-    #[actix_web::test]
-    async fn a_server_that_stops_answers_those_who_wait() {
-        let server = TestServer::start().await;
-        server.participants.hold("publish:action");
-        let waiting = server.request(Method::POST, "/sagas/note").header("Prefer", "wait=60").json(&json!({}));
-        let stopping = async {
-            while server.participants.calls.lock().unwrap().len() < 2 {
-                tokio::task::yield_now().await;
-            }
-            server.stop().await;
-        };
-        let (reply, ()) = tokio::join!(server.send(waiting), stopping);
-        assert_eq!((reply.status, &reply.body["status"]), (202, &json!("running")), "{}", reply.text);
-        server.participants.release("publish:action");
     }
 }

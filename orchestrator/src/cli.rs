@@ -3,11 +3,14 @@
 //! Only reads arguments: what a command does is elsewhere. Environment variables other than `SKALD_CONFIG` are the
 //! configuration's business, so that file, environment and flags have one order of precedence.
 
+mod keys;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use skald_core::{event::Mode, time::Millis};
 
+pub use self::keys::{ApiKeyArgs, ByArgs, CreateKeyArgs, KeysAction, KeysArgs, RevokeKeyArgs, RotateKeyArgs};
 use crate::{
     commands::FaultMix,
     config::{Flags, ServerUrl},
@@ -34,6 +37,11 @@ pub enum Command {
     ///
     /// For containers, whose image has no shell. Exit status: 0 when it is, 1 when it is not or does not answer within 5 s.
     Healthcheck(HealthcheckArgs),
+    /// Make, list, revoke and replace the keys that clients show
+    ///
+    /// Works on the database, also while servers run: they know of a change within seconds. As long as there is none, and no
+    /// issuer of tokens, no key is needed; the first one ends that for good.
+    Keys(KeysArgs),
     /// Check saga definitions; names every problem with its place
     Validate(ValidateArgs),
     /// Check the database against the invariants, without writing to it, also while Skald runs
@@ -80,6 +88,9 @@ pub struct DevArgs {
     /// Address and port of Skald's API
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Listen where others reach it, although nobody needs a key
+    #[arg(long)]
+    pub insecure: bool,
     /// Address and port of the service that keeps products and stock
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub catalog_listen: SocketAddr,
@@ -98,6 +109,8 @@ pub struct DevArgs {
     /// Address and port of the worker that keeps the read models
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8086")]
     pub views_listen: SocketAddr,
+    #[command(flatten)]
+    pub key: ApiKeyArgs,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +136,9 @@ pub struct ServeArgs {
     /// Publish events to Redis Streams too: redis://HOST:PORT [key: bus.url]
     #[arg(long, value_name = "URL")]
     pub bus: Option<ServerUrl>,
+    /// Listen where others reach it, although nobody needs a key [key: access.insecure]
+    #[arg(long)]
+    pub insecure: bool,
     /// A folder of saga definitions to register; may be repeated [key: definitions.folders]
     #[arg(long, value_name = "DIR")]
     pub definitions: Vec<PathBuf>,
@@ -203,6 +219,8 @@ pub struct CompareArgs {
     /// Skald's API
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: reqwest::Url,
+    #[command(flatten)]
+    pub key: ApiKeyArgs,
     /// The service that keeps products and stock
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub catalog: reqwest::Url,
@@ -293,6 +311,7 @@ impl ServeArgs {
             database_url: self.database_url.clone(),
             listen: self.listen,
             migrate: self.no_migrate.then_some(false),
+            insecure: self.insecure,
             bus: self.bus.clone(),
             definitions: self.definitions.clone(),
         }

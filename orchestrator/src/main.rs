@@ -1,7 +1,9 @@
 //! Skald, the saga orchestrator: the service and its command line.
 
+mod access;
 mod api;
 mod app;
+mod audit;
 mod bus;
 mod cli;
 mod clock;

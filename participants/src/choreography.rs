@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use skald_kit::{
     Answer, IntakeOptions,
     bus::{Filter, GroupOptions, HttpGroup, RedisGroup, RedisOptions, Source, SourceError},
-    events::{Client, ClientError},
+    events::{ApiKey, Client, ClientError},
     outbox::{Relay, RelayOptions},
     reactor::{LocalCall, Operations, Reacting, Reactor, ReactorOptions, Teller},
 };
@@ -27,6 +27,8 @@ use crate::{
 pub struct SkaldOptions {
     /// Skald's own URL, e.g. `http://127.0.0.1:7070`, or those of several replicas, separated by commas.
     pub url: String,
+    /// What shows Skald who asks; none while it needs none.
+    pub api_key: Option<ApiKey>,
     /// The Redis to take events from; without it they come from Skald, by a consumer group over HTTP.
     pub bus: Option<String>,
     /// What this process has taken and not settled goes to another one of the service after so long.
@@ -37,7 +39,15 @@ impl SkaldOptions {
     /// Events from Skald itself, with a lease of 10 s.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), bus: None, lease: Duration::from_secs(10) }
+        Self { url: url.into(), api_key: None, bus: None, lease: Duration::from_secs(10) }
+    }
+
+    pub(crate) fn client(&self) -> Result<Client, ClientError> {
+        let client = Client::new(&self.url)?;
+        Ok(match &self.api_key {
+            Some(key) => client.with_key(key.clone()),
+            None => client,
+        })
     }
 }
 
@@ -66,7 +76,7 @@ impl Choreography {
         offer: Arc<Offer>,
         shared: Arc<Shared>,
     ) -> Result<Self, ChoreographyError> {
-        let client = Client::new(&options.url)?;
+        let client = options.client()?;
         let source = source(options, &client, &format!("reactor-{}", shared.service), Reactor::filter())?;
         let (barrier, observer) = (shared.barrier.clone(), Arc::new(shared.metrics.clone()));
         let reactor = Reactor::new(ReactorOptions {

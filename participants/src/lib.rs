@@ -27,4 +27,5 @@ mod workers;
 
 pub use choreography::{ChoreographyError, SkaldOptions};
 pub use service::{Kind, Service, ServiceError, ServiceOptions, UnknownKind};
+pub use skald_kit::events::ApiKey;
 pub use workers::{SmtpOptions, Worker, WorkerError, WorkerKind, WorkerOptions};

@@ -1,11 +1,13 @@
 //! `skald-participant`: one demo service as a process.
 
-use std::{net::TcpListener, process::ExitCode, str::FromStr, time::Duration};
+use std::{net::TcpListener, path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
 use skald_kit::SigningSecrets;
-use skald_participants::{Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions};
+use skald_participants::{
+    ApiKey, Kind, Service, ServiceOptions, SkaldOptions, SmtpOptions, Worker, WorkerKind, WorkerOptions,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -55,6 +57,12 @@ struct Arguments {
     /// Skald's URL, e.g. http://127.0.0.1:7070, or those of several replicas, separated by commas: a service takes part in its choreographed sagas, a worker needs its events.
     #[arg(long)]
     skald_url: Option<String>,
+    /// A key that Skald knows, if it needs one.
+    #[arg(long, env = "SKALD_API_KEY", hide_env_values = true)]
+    skald_api_key: Option<String>,
+    /// A file that holds that key.
+    #[arg(long, env = "SKALD_API_KEY_FILE", conflicts_with = "skald_api_key")]
+    skald_api_key_file: Option<PathBuf>,
     /// Where to take events from: redis://HOST, or Skald itself unless given.
     #[arg(long, requires = "skald_url")]
     bus: Option<String>,
@@ -67,6 +75,22 @@ struct Arguments {
     /// Notification: whom messages come from.
     #[arg(long, default_value = "Skald demo <noreply@localhost>")]
     smtp_from: String,
+}
+
+impl Arguments {
+    /// Where Skald is, and what to show it.
+    fn skald(&self) -> anyhow::Result<Option<SkaldOptions>> {
+        let Some(url) = &self.skald_url else { return Ok(None) };
+        let key = match (&self.skald_api_key, &self.skald_api_key_file) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Some(path)) => {
+                Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
+            }
+            (None, None) => None,
+        };
+        let api_key = key.as_deref().map(ApiKey::new).transpose()?;
+        Ok(Some(SkaldOptions { api_key, bus: self.bus.clone(), ..SkaldOptions::new(url) }))
+    }
 }
 
 /// What to run.
@@ -133,18 +157,9 @@ async fn ask(listen: &str) -> anyhow::Result<()> {
 }
 
 async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments {
-        database_url,
-        faults,
-        workers,
-        hold_grace,
-        sweep_every,
-        key_retention,
-        skald_url,
-        bus,
-        signing_secrets,
-        ..
-    } = arguments;
+    let skald = arguments.skald()?;
+    let Arguments { database_url, faults, workers, hold_grace, sweep_every, key_retention, signing_secrets, .. } =
+        arguments;
     let secrets = |text: String| SigningSecrets::new(text.split(',')).context("--signing-secrets");
     let signing = signing_secrets.map(secrets).transpose()?;
     anyhow::ensure!(!sweep_every.is_zero(), "--sweep-every must not be zero");
@@ -156,7 +171,7 @@ async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyho
         sweep_every,
         key_retention,
         signing,
-        skald: skald_url.map(|url| SkaldOptions { bus, ..SkaldOptions::new(url) }),
+        skald,
         ..ServiceOptions::new(listener, database_url)
     };
     let service = Service::start(kind, options).await?;
@@ -167,13 +182,13 @@ async fn serve(kind: Kind, listener: TcpListener, arguments: Arguments) -> anyho
 }
 
 async fn work(kind: WorkerKind, listener: TcpListener, arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { database_url, workers, skald_url, bus, smtp, smtp_from, .. } = arguments;
-    let Some(url) = skald_url else { anyhow::bail!("{kind} needs --skald-url") };
+    let Some(skald) = arguments.skald()? else { anyhow::bail!("{kind} needs --skald-url") };
+    let Arguments { database_url, workers, smtp, smtp_from, .. } = arguments;
     let mut terminate = signal(SignalKind::terminate())?;
     let options = WorkerOptions {
         listener,
         database_url,
-        skald: SkaldOptions { bus, ..SkaldOptions::new(url) },
+        skald,
         smtp: smtp.map(|url| SmtpOptions { url, from: smtp_from }),
         http_threads: usize::from(workers),
     };

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::run::{cargo, check, command};
 
@@ -32,6 +32,24 @@ pub struct DevServer {
     pub url: String,
 }
 
+/// Builds the program, and empties the folder.
+fn prepare(data: &Path) -> Result<()> {
+    check(cargo().args(["build", "--locked", "--package", "skald", "--bin", "skald"]))?;
+    if data.exists() {
+        fs::remove_dir_all(data).context("the data of the last run")?;
+    }
+    Ok(fs::create_dir_all(data)?)
+}
+
+fn make_key(data: &Path) -> Result<String> {
+    let database = format!("sqlite:{}", data.join("skald.db").display());
+    let mut create = command(skald()?);
+    create.args(["keys", "create", "--name", "developer", "--role", "admin", "--database-url", &database]);
+    let made = create.output().context("cannot make a key")?;
+    ensure!(made.status.success(), "cannot make a key: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(String::from_utf8(made.stdout)?.trim().to_owned())
+}
+
 impl DevServer {
     /// With its data in this folder, which is emptied first.
     ///
@@ -39,12 +57,24 @@ impl DevServer {
     ///
     /// It does not build or come up.
     pub fn start(data: &Path) -> Result<Self> {
-        check(cargo().args(["build", "--locked", "--package", "skald", "--bin", "skald"]))?;
-        if data.exists() {
-            fs::remove_dir_all(data).context("the data of the last run")?;
-        }
+        prepare(data)?;
+        Self::launch(data, None)
+    }
+
+    /// The same, where a key is needed; gives one that may do everything, too.
+    ///
+    /// # Errors
+    ///
+    /// It does not build or come up.
+    pub fn guarded(data: &Path) -> Result<(Self, String)> {
+        prepare(data)?;
+        let key = make_key(data)?;
+        Ok((Self::launch(data, Some(&key))?, key))
+    }
+
+    fn launch(data: &Path, key: Option<&str>) -> Result<Self> {
         let mut dev = command(skald()?);
-        dev.arg("dev").arg("--data-dir").arg(data);
+        dev.arg("dev").arg("--data-dir").arg(data).envs(key.map(|key| ("SKALD_API_KEY", key)));
         for flag in [
             "--listen",
             "--catalog-listen",

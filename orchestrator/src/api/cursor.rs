@@ -5,7 +5,6 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use skald_core::ids::SagaId;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
@@ -27,20 +26,20 @@ impl Cursors {
         Self { keyed: Hmac::new_from_slice(secret).expect("HMAC takes a key of any length") }
     }
 
-    /// The cursor that goes on after this saga in the list that `query` describes.
+    /// The cursor that goes on after what has this id in the list that `query` describes.
     #[must_use]
-    pub fn after(&self, saga: SagaId, query: &str) -> String {
-        let id = saga.as_uuid().into_bytes();
+    pub fn after(&self, id: Uuid, query: &str) -> String {
+        let id = id.into_bytes();
         let tag = self.tag(&id, query);
         hex::encode(&[&id[..], &tag].concat())
     }
 
-    /// The saga after which the list goes on.
+    /// The id after which the list goes on.
     ///
     /// # Errors
     ///
     /// When this is not a cursor that was given out for this query.
-    pub fn read(&self, cursor: &str, query: &str) -> Result<SagaId, Problem> {
+    pub fn read(&self, cursor: &str, query: &str) -> Result<Uuid, Problem> {
         let refused = || {
             let reason = "must be the next_cursor of a page of this list, with the same filters";
             Problem::in_field(Code::InvalidCursor, "cursor", reason)
@@ -51,7 +50,7 @@ impl Cursors {
         if self.tag(&id, query) != *tag {
             return Err(refused());
         }
-        Ok(SagaId::from_uuid(Uuid::from_bytes(id)))
+        Ok(Uuid::from_bytes(id))
     }
 
     fn tag(&self, id: &[u8; ID_LEN], query: &str) -> [u8; TAG_LEN] {
@@ -74,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_good_for_its_own_query_and_secret_only() {
-        let saga: SagaId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let saga: Uuid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
         let cursors = Cursors::new(b"secret");
         let cursor = cursors.after(saga, "status=running");
         assert_eq!(cursors.read(&cursor, "status=running").unwrap(), saga);

@@ -8,6 +8,7 @@ mod bad_input;
 mod body;
 pub mod cursor;
 mod definitions;
+mod endpoint;
 pub mod events;
 mod groups;
 mod headers;
@@ -28,13 +29,7 @@ pub mod view;
 mod webhooks;
 mod words;
 
-use actix_web::{
-    HttpRequest, HttpResponse, Resource, Route,
-    error::PathError,
-    guard,
-    http::{Method, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, error::PathError, web};
 
 use self::problem::{Code, Problem};
 pub use self::words::Moment;
@@ -52,31 +47,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
     webhooks::routes(config);
     operations::routes(config);
     internal::routes(config);
-}
-
-/// One path with its methods. Whatever else is asked of it is answered 405 with `Allow`; a path that has GET has HEAD.
-fn resource<const N: usize>(path: &str, methods: [(Method, Route); N]) -> Resource {
-    let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
-    if allowed.contains(&"GET") {
-        allowed.push("HEAD");
-    }
-    allowed.sort_unstable();
-    let allow = allowed.join(", ");
-    let refuse = move || std::future::ready(Err::<HttpResponse, Problem>(method_not_allowed(&allow)));
-    let resource = web::resource(path).default_service(web::to(refuse));
-    methods.into_iter().fold(resource, |resource, (method, route)| {
-        let guarded = match method {
-            Method::GET => route.guard(guard::Any(guard::Get()).or(guard::Head())),
-            method => route.method(method),
-        };
-        resource.route(guarded)
-    })
-}
-
-/// The answer where there is something, but not with this method.
-fn method_not_allowed(allowed: &str) -> Problem {
-    let value = header::HeaderValue::from_str(allowed).expect("methods are ASCII");
-    Problem::new(Code::MethodNotAllowed, format!("The path has only {allowed}.")).with_header(header::ALLOW, value)
 }
 
 /// The answer where there is nothing.

@@ -9,9 +9,13 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use skald_core::definition::Definition;
-use utoipa::{OpenApi, Path as _};
+use utoipa::{
+    Modify, OpenApi, Path as _,
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
 
-use super::{admin, definitions, events, groups, operations, problem, sagas, webhooks};
+use super::{admin, definitions, endpoint, events, groups, operations, problem, problem::Code, sagas, webhooks};
+use crate::access::scope::Scope;
 
 /// The endpoints as annotated.
 #[derive(OpenApi)]
@@ -77,6 +81,7 @@ use super::{admin, definitions, events, groups, operations, problem, sagas, webh
         admin::participants::resume,
         admin::pauses::handle,
         admin::replicas::handle,
+        admin::audit::handle,
         admin::subjects::get,
         admin::subjects::erase,
         webhooks::list::handle,
@@ -92,8 +97,29 @@ use super::{admin, definitions, events, groups, operations, problem, sagas, webh
         operations::specification::handle,
     ),
     components(schemas(problem::ProblemBody<'static>, problem::FieldProblem)),
+    modifiers(&Schemes),
 )]
 struct Annotated;
+
+/// How requests show who asks.
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scopes = Scope::ALL.map(|scope| format!("- `{scope}`: {}", scope.meaning()));
+        let text = format!(
+            "A key (`skald_..`) or a token (JWT) of the configured issuer. Its role has these scopes, or some of them; each \
+             operation names the one that it needs:\n\n{}",
+            scopes.join("\n")
+        );
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(text)).build();
+        let text = "Came with the call that it completes. No key is needed besides.";
+        let token = ApiKeyValue::with_description("Saga-Callback-Token", text);
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(endpoint::BEARER, SecurityScheme::Http(bearer));
+        components.add_security_scheme("callback_token", SecurityScheme::ApiKey(ApiKey::Header(token)));
+    }
+}
 
 /// The specification with the highest version of each of these definitions.
 #[must_use]
@@ -107,6 +133,7 @@ pub fn specification(definitions: &[Arc<Definition>]) -> Value {
     }
     let operations = document["paths"].as_object_mut().expect("there are paths").values_mut();
     for operation in operations.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+        add_refusals(operation);
         add_correlation_id(operation);
     }
     document
@@ -160,6 +187,22 @@ fn relocate(schema: &mut Value, root: &str) {
         }
         Value::Array(items) => items.iter_mut().for_each(|item| relocate(item, root)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// What is answered to whoever may not, or asks too often.
+fn add_refusals(operation: &mut Value) {
+    let guarded = operation["security"].as_array().into_iter().flatten().any(|one| !one[endpoint::BEARER].is_null());
+    if !guarded {
+        return;
+    }
+    let codes = [Code::Unauthenticated, Code::InvalidCredentials, Code::Forbidden, Code::RateLimited];
+    let mut refusals = serde_json::to_value(problem::responses(&codes)).expect("responses have string keys");
+    for status in ["401", "403", "429"] {
+        operation["responses"][status] = refusals[status].take();
+    }
+    if let Some(responses) = operation["responses"].as_object_mut() {
+        responses.sort_keys();
     }
 }
 

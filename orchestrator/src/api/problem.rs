@@ -55,8 +55,11 @@ codes! {
     InvalidParameter = "invalid_parameter", 400, "A parameter is unknown or has a value that cannot be accepted";
     InvalidCursor = "invalid_cursor", 400, "The cursor is not one that this list gave out";
     MissingToken = "missing_token", 401, "A callback needs the token of its call";
+    Unauthenticated = "unauthenticated", 401, "The request needs a key or a token";
+    InvalidCredentials = "invalid_credentials", 401, "The key or token is not good";
     WrongToken = "wrong_token", 403, "The token is not that of this call";
     NotAReplica = "not_a_replica", 403, "Only another replica of this database may ask that";
+    Forbidden = "forbidden", 403, "The key or token is not for that";
     NotFound = "not_found", 404, "There is nothing at this path";
     SagaNotFound = "saga_not_found", 404, "There is no such saga";
     StreamNotFound = "stream_not_found", 404, "There is no such stream";
@@ -87,6 +90,7 @@ codes! {
     KeyReused = "idempotency_key_reused", 422, "The idempotency key was used for another request";
     EventIdReused = "event_id_reused", 422, "An event id was used for another event of the stream";
     OutputRequired = "output_required", 422, "The step needs an output";
+    RateLimited = "rate_limited", 429, "The key or token is used too often";
     Internal = "internal_error", 500, "Something is wrong inside Skald";
     Overloaded = "overloaded", 503, "Too much is going on; nothing was accepted";
     DefinitionPaused = "definition_paused", 503, "No saga of this definition is started at the moment";
@@ -127,7 +131,7 @@ pub fn responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
         let response = ResponseBuilder::new().description(lines.join(" ")).content(CONTENT_TYPE, content);
         let response = match status {
-            503 => response.header("Retry-After", retry_after_header()),
+            429 | 503 => response.header("Retry-After", retry_after_header()),
             _ => response,
         };
         (status.to_string(), RefOr::T(response.build()))

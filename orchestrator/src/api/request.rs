@@ -19,7 +19,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    headers,
+    endpoint, headers,
     problem::{CORRELATION_ID, Code, Problem},
 };
 use crate::app::App;
@@ -31,6 +31,13 @@ pub struct RequestContext {
     pub correlation_id: Arc<str>,
     /// The client's W3C trace context, if it is well-formed.
     pub traceparent: Option<String>,
+}
+
+impl RequestContext {
+    /// Of this request, if it has come this far.
+    pub fn correlation_id(req: &HttpRequest) -> Option<String> {
+        req.extensions().get::<Self>().map(|context| context.correlation_id.to_string())
+    }
 }
 
 impl FromRequest for RequestContext {
@@ -72,7 +79,11 @@ pub async fn surround(
     };
     let _entered = span.enter();
     let answered = match answered {
-        Ok(Ok(response)) => Ok(finish(response, &correlation_id)),
+        Ok(Ok(response)) => {
+            let mut response = finish(response, &correlation_id);
+            endpoint::tell_allowance(&mut response);
+            Ok(response)
+        }
         Ok(Err(error)) => Err(as_problem(Some(&error), StatusCode::INTERNAL_SERVER_ERROR)),
         Err(panic) => Err(Problem::internal(format_args!("a handler panicked: {}", panic_text(&*panic)))),
     };
@@ -108,6 +119,7 @@ fn finish(mut response: ServiceResponse<BoxBody>, correlation_id: &str) -> Servi
     if is_bare && (status.is_client_error() || status.is_server_error()) {
         let problem = as_problem(response.response().error(), status).with_correlation_id(correlation_id);
         log(&problem);
+        endpoint::note_refusal(response.request(), &problem);
         return response.into_response(problem.response());
     }
     let value = HeaderValue::from_str(correlation_id).expect("a correlation id is visible ASCII");

@@ -1,5 +1,7 @@
 //! A real server on a free port, with the real engine, a store in memory and participants that do as they are told.
 
+mod guarded;
+
 use std::{
     collections::HashMap,
     net::TcpListener,
@@ -20,9 +22,11 @@ use skald_core::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub use self::guarded::{add_key, key_of};
 use crate::{
     app::{App, AppParts, Gate, ParticipantHealth, ServeOptions, serve},
     clock::Clock,
+    config::Access,
     dispatch::{CallbackTokens, Participants, Term},
     engine::{Engine, Parts, definitions::Definitions},
     metrics::Metrics,
@@ -195,7 +199,7 @@ impl TestServer<SqliteStore> {
     /// With a database that has a log to read and consumer groups.
     pub async fn logged() -> Self {
         let (log, folder) = sqlite().await;
-        Self::over(Arc::clone(&log), log, folder, 1000, 1000).await
+        Self::over(Arc::clone(&log), log, folder, (1000, 1000), Access::default()).await
     }
 }
 
@@ -233,7 +237,7 @@ impl TestServer {
     /// A replica on this store. The log that it reads is another's, and empty.
     pub async fn on(store: Arc<MemoryStore>, resident_max: usize, queue_max: usize) -> Self {
         let (log, folder) = sqlite().await;
-        Self::over(store, log, folder, resident_max, queue_max).await
+        Self::over(store, log, folder, (resident_max, queue_max), Access::default()).await
     }
 }
 
@@ -242,8 +246,8 @@ impl<S: Store> TestServer<S> {
         store: Arc<S>,
         log: Arc<SqliteStore>,
         folder: TempDir,
-        resident_max: usize,
-        queue_max: usize,
+        (resident_max, queue_max): (usize, usize),
+        access: Access,
     ) -> Self {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
         let clock: Arc<dyn Clock> = Arc::new(WallClock);
@@ -309,12 +313,19 @@ impl<S: Store> TestServer<S> {
             patience: PATIENCE,
             shards,
             secret: [7; 32],
+            access: access.clone(),
             body_bytes_max: 1024 * 1024,
             wait: Duration::from_secs(10),
         })
         .await
         .unwrap();
-        let options = ServeOptions { workers: 1, connections_max: 2000, stop_grace: Duration::from_secs(1) };
+        let options = ServeOptions {
+            workers: 1,
+            connections_max: 2000,
+            stop_grace: Duration::from_secs(1),
+            tls: None,
+            cors_origins: access.cors_origins.clone(),
+        };
         let server = serve(listener, Arc::clone(&app), options).unwrap();
         let handle = server.handle();
         tokio::spawn(server);

@@ -4,7 +4,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::{Value, json};
+
+use crate::config::Secret;
 
 const DEMONSTRATION: [(&str, &str, &str); 3] = [
     ("A checkout", "orchestrated", "tok_ok"),
@@ -17,12 +20,17 @@ const DEMONSTRATION: [(&str, &str, &str); 3] = [
 ];
 
 /// Runs the checkouts against the server and prints what became of them.
-pub async fn show(skald: SocketAddr, participants: &[(&str, SocketAddr)]) -> anyhow::Result<()> {
+pub async fn show(skald: SocketAddr, key: Option<&Secret>, participants: &[(&str, SocketAddr)]) -> anyhow::Result<()> {
     println!("Skald is running: http://{skald}  (API: http://{skald}/docs)");
     for (name, address) in participants {
         println!("  {name:<12} http://{address}");
     }
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+    let mut shown = HeaderMap::new();
+    if let Some(key) = key {
+        shown.insert(AUTHORIZATION, format!("Bearer {}", key.reveal()).parse().context("the key is not usable")?);
+    }
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).default_headers(shown);
+    let client = client.build()?;
     for (title, mode, token) in DEMONSTRATION {
         let saga = check_out(&client, skald, mode, token).await?;
         println!("\n{title}:");

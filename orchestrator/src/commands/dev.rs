@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use skald_participants::{
-    Kind, Service as Participant, ServiceOptions, SkaldOptions, Worker, WorkerKind, WorkerOptions,
+    ApiKey, Kind, Service as Participant, ServiceOptions, SkaldOptions, Worker, WorkerKind, WorkerOptions,
 };
 
 use super::{demo, logging, serve::bind, service::Service};
@@ -37,11 +37,14 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     ];
     super::runtime()?.block_on(async {
         let mut config = Config::default();
+        config.access.insecure = args.insecure;
         config.database.url = ServerUrl::new(sqlite_url(&args.data_dir, "skald"));
-        let skald_url = format!("http://{}", listener.local_addr()?);
+        let key = args.key.read()?;
+        let api_key = key.as_ref().map(|key| ApiKey::new(key.reveal())).transpose()?;
+        let skald = SkaldOptions { api_key, ..SkaldOptions::new(format!("http://{}", listener.local_addr()?)) };
         let mut participants = Vec::new();
         for (kind, listener) in services {
-            let participant = start_participant(kind, listener, &args.data_dir, &skald_url).await?;
+            let participant = start_participant(kind, listener, &args.data_dir, skald.clone()).await?;
             let base_url = Some(participant.base_url());
             config.participants.insert(kind.as_str().to_owned(), ParticipantConfig { base_url, ..Default::default() });
             participants.push(participant);
@@ -49,12 +52,12 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
         let service = Service::start(&config, listener, &DEFINITIONS).await?;
         let mut workers = Vec::new();
         for (kind, listener) in lookers_on {
-            workers.push(start_worker(kind, listener, &args.data_dir, &skald_url).await?);
+            workers.push(start_worker(kind, listener, &args.data_dir, skald.clone()).await?);
         }
         let mut addresses: Vec<(&str, SocketAddr)> =
             participants.iter().map(|participant| (participant.kind().as_str(), participant.addr())).collect();
         addresses.extend(workers.iter().map(|worker| (worker.kind().as_str(), worker.addr())));
-        demo::show(service.addr(), &addresses).await?;
+        demo::show(service.addr(), key.as_ref(), &addresses).await?;
         super::asked_to_stop().await;
         println!("\nstopping");
         for worker in workers {
@@ -73,9 +76,9 @@ async fn start_participant(
     kind: Kind,
     listener: TcpListener,
     data_dir: &Path,
-    skald_url: &str,
+    skald: SkaldOptions,
 ) -> anyhow::Result<Participant> {
-    let skald = Some(SkaldOptions::new(skald_url));
+    let skald = Some(skald);
     let options =
         ServiceOptions { faults: true, skald, ..ServiceOptions::new(listener, sqlite_url(data_dir, kind.as_str())) };
     Participant::start(kind, options).await.with_context(|| format!("cannot start {}", kind.as_str()))
@@ -86,12 +89,12 @@ async fn start_worker(
     kind: WorkerKind,
     listener: TcpListener,
     data_dir: &Path,
-    skald_url: &str,
+    skald: SkaldOptions,
 ) -> anyhow::Result<Worker> {
     let options = WorkerOptions {
         listener,
         database_url: sqlite_url(data_dir, kind.as_str()),
-        skald: SkaldOptions::new(skald_url),
+        skald,
         smtp: None,
         http_threads: 1,
     };

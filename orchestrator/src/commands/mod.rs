@@ -5,6 +5,7 @@ mod demo;
 mod dev;
 mod files;
 mod healthcheck;
+mod keys;
 mod logging;
 mod migrate;
 mod projection;
@@ -12,6 +13,7 @@ mod restore;
 mod retain;
 mod serve;
 mod service;
+mod tls;
 mod validate;
 mod verify;
 
@@ -36,6 +38,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Verify(args) => Ok(verify::run(&args)),
         Command::Retain(args) => retain::run(&args),

@@ -13,7 +13,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let listener = bind(config.server.listen, "server.listen")?;
     super::runtime()?.block_on(async {
         let service = Service::start(&config, listener, &[]).await?;
-        println!("skald listening on http://{}", service.addr());
+        let scheme = if service.is_tls() { "https" } else { "http" };
+        println!("skald listening on {scheme}://{}", service.addr());
         super::asked_to_stop().await;
         tracing::info!("stopping: no more work is taken");
         service.stop().await;

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::{
+    access,
     app::{self, App, AppParts, Gate, ServeOptions},
     bus::{self, BusHealth},
     clock::DatabaseClock,
@@ -49,6 +50,7 @@ const CLOCK_SYNC_EVERY: Duration = Duration::from_secs(30);
 /// A running service.
 pub struct Service {
     addr: SocketAddr,
+    is_tls: bool,
     app: Arc<App>,
     engine: Engine,
     grace: Duration,
@@ -65,6 +67,7 @@ impl Service {
         let addr = listener.local_addr()?;
         let database = open_store(config).await?;
         let store: Arc<dyn Store> = Arc::clone(&database) as _;
+        check_openness(config, addr, &*store).await?;
         let clock = follow_clock(&store).await?;
         let secret = store.secret().await?;
         let metrics = Arc::new(Metrics::new());
@@ -131,6 +134,7 @@ impl Service {
             patience: Duration::from_millis(config.database.lease.0) + TAKEOVER_TIME_MAX,
             shards,
             secret,
+            access: config.access.clone(),
             body_bytes_max: config.server.body_max.0,
             wait: Duration::from_millis(config.server.wait.0),
         })
@@ -146,10 +150,18 @@ impl Service {
         let workers = config.server.workers.map_or_else(half_the_processors, usize::from);
         let grace = Duration::from_millis(config.server.shutdown_grace.0);
         let connections_max = super::files::connections(CONNECTIONS_MAX);
-        let options = ServeOptions { workers, connections_max, stop_grace: grace };
+        let tls = config.server.tls.as_ref().map(|files| super::tls::serving(files, app.closing())).transpose()?;
+        let cors_origins = config.access.cors_origins.clone();
+        let options = ServeOptions { workers, connections_max, stop_grace: grace, tls, cors_origins };
         let server = app::serve(listener, Arc::clone(&app), options)?;
         let handle = server.handle();
-        Ok(Self { addr, app, engine, grace, sign, exporting, server: handle, serving: tokio::spawn(server) })
+        let is_tls = config.server.tls.is_some();
+        Ok(Self { addr, is_tls, app, engine, grace, sign, exporting, server: handle, serving: tokio::spawn(server) })
+    }
+
+    /// Whether it speaks TLS.
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     pub const fn addr(&self) -> SocketAddr {
@@ -168,6 +180,26 @@ impl Service {
         self.exporting.stop().await;
         drop(self.sign);
     }
+}
+
+/// Lets nobody in from elsewhere by mistake: as long as no key is needed, whoever reaches the address may do everything.
+async fn check_openness(config: &Config, addr: SocketAddr, store: &dyn Store) -> anyhow::Result<()> {
+    if config.access.jwt.is_some() || access::has_keys(store).await? {
+        return Ok(());
+    }
+    if addr.ip().is_loopback() {
+        tracing::info!(
+            "no key is needed on {addr}, which only this machine reaches; the first `skald keys create` changes that"
+        );
+    } else if config.access.insecure {
+        tracing::warn!("INSECURE: whoever reaches {addr} may do everything; `skald keys create` changes that");
+    } else {
+        bail!(
+            "refusing to listen on {addr}, which others reach, while no key is needed: make a key with `skald keys create \
+             --name NAME --role admin`, or listen on 127.0.0.1, or allow it with --insecure (access.insecure)"
+        );
+    }
+    Ok(())
 }
 
 impl Gate for HttpParticipants {
@@ -200,8 +232,9 @@ fn advertised_url(config: &Config, addr: SocketAddr) -> String {
     if let Some(url) = &config.server.advertised_url {
         return url.trim_end_matches('/').to_owned();
     }
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     if !addr.ip().is_unspecified() {
-        return format!("http://{addr}");
+        return format!("{scheme}://{addr}");
     }
     // On SQLite every other replica is on this machine.
     if !config.database.url.reveal().starts_with("sqlite:") {
@@ -211,7 +244,7 @@ fn advertised_url(config: &Config, addr: SocketAddr) -> String {
         );
     }
     let loopback: IpAddr = if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-    format!("http://{}", SocketAddr::new(loopback, addr.port()))
+    format!("{scheme}://{}", SocketAddr::new(loopback, addr.port()))
 }
 
 /// The engine's threads have all of them; what they leave is enough for requests and answers, and threads that wake each

@@ -12,6 +12,10 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     numbers(config, &mut problems);
     texts(config, &mut problems);
     retention(config, &mut problems);
+    config.access.check(&mut problems);
+    if let Some(tls) = &config.server.tls {
+        tls.check(&mut problems);
+    }
     webhooks(config, &mut problems);
     traces(config, &mut problems);
     for (name, participant) in &config.participants {

@@ -25,6 +25,8 @@ pub struct Flags {
     pub database_url: Option<ServerUrl>,
     pub listen: Option<SocketAddr>,
     pub migrate: Option<bool>,
+    /// True if given.
+    pub insecure: bool,
     pub bus: Option<ServerUrl>,
     pub definitions: Vec<PathBuf>,
 }
@@ -47,9 +49,21 @@ pub fn environment() -> Vec<(String, String)> {
 }
 
 const PREFIX: &str = "SKALD_";
-const SECTIONS: [&str; 8] = ["server", "database", "engine", "definitions", "bus", "retention", "log", "participants"];
-/// Read by the command line.
-const NOT_KEYS: [&str; 1] = ["SKALD_CONFIG"];
+const SECTIONS: [&str; 11] = [
+    "server",
+    "access",
+    "database",
+    "engine",
+    "definitions",
+    "bus",
+    "retention",
+    "webhooks",
+    "traces",
+    "log",
+    "participants",
+];
+/// Read by the command line: which file, and what commands show to a server.
+const NOT_KEYS: [&str; 3] = ["SKALD_CONFIG", "SKALD_API_KEY", "SKALD_API_KEY_FILE"];
 
 pub(super) fn merge(sources: Sources) -> Result<Loaded, ConfigError> {
     let mut table = sources.file.as_deref().map(file).transpose()?.unwrap_or_default();
@@ -64,10 +78,11 @@ pub(super) fn merge(sources: Sources) -> Result<Loaded, ConfigError> {
         }
     }
     let mut config: Config = typed(table).map_err(|problem| ConfigError::Values(vec![problem]))?;
-    let Flags { database_url, listen, migrate, bus, definitions } = sources.flags;
+    let Flags { database_url, listen, migrate, insecure, bus, definitions } = sources.flags;
     config.database.url = database_url.unwrap_or(config.database.url);
     config.server.listen = listen.unwrap_or(config.server.listen);
     config.database.migrate = migrate.unwrap_or(config.database.migrate);
+    config.access.insecure |= insecure;
     config.bus.url = bus.or(config.bus.url);
     if !definitions.is_empty() {
         config.definitions.folders = definitions;

@@ -8,6 +8,7 @@
 //! that begin with `SKALD_` but with no section are ignored and reported: Kubernetes sets such ones by itself for a
 //! service called `skald`.
 
+mod access;
 mod check;
 mod layers;
 mod participant;
@@ -25,13 +26,12 @@ use std::{
 use serde::Deserialize;
 use skald_core::time::Millis;
 
-#[cfg(test)]
-pub use self::values::Secret;
 pub use self::{
+    access::{Access, Jwt},
     layers::{Flags, Loaded, Sources, environment},
     participant::{Breaker, Participant, RateLimit, SecretHeader, SecretSource},
     problem::{ConfigError, Problem},
-    values::{ByteSize, ServerUrl},
+    values::{ByteSize, Secret, ServerUrl},
 };
 
 /// The whole configuration. One that [`Config::load`] returned is checked.
@@ -40,6 +40,7 @@ pub use self::{
 #[cfg_attr(test, derive(serde::Serialize))]
 pub struct Config {
     pub server: Server,
+    pub access: Access,
     pub database: Database,
     pub engine: Engine,
     pub definitions: Definitions,
@@ -70,6 +71,18 @@ pub struct Server {
     pub wait: Millis,
     /// Signs callback tokens; the same on all replicas. None: whoever starts the service finds one.
     pub callback_secret: Option<SecretSource>,
+    /// None: HTTP, for a loopback address or behind something that ends TLS.
+    pub tls: Option<Tls>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Tls {
+    /// The server's certificate, and those that lead to its authority's.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Default for Server {
@@ -82,6 +95,7 @@ impl Default for Server {
             shutdown_grace: Millis(30_000),
             wait: Millis(10_000),
             callback_secret: None,
+            tls: None,
         }
     }
 }

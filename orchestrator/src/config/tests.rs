@@ -38,7 +38,18 @@ fn everything() -> Config {
             advertised_url: Some("http://a:1".to_owned()),
             workers: Some(2),
             callback_secret: Some(source()),
+            tls: Some(Tls::default()),
             ..Server::default()
+        },
+        access: super::Access {
+            rate_limit: Some(RateLimit { per_second: 1, burst: Some(1) }),
+            jwt: Some(Jwt {
+                jwks_url: Some(String::new()),
+                jwks_file: Some("f".into()),
+                roles: BTreeMap::from([("on-call".to_owned(), crate::access::scope::Role::Operator)]),
+                ..Jwt::default()
+            }),
+            ..super::Access::default()
         },
         retention: super::Retention { age: Some(Millis(0)), archive: Some("a".into()), ..super::Retention::default() },
         traces: super::Traces { endpoint: Some("http://a:1".to_owned()), ..super::Traces::default() },
@@ -114,12 +125,13 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
         definitions: vec!["flag".into()],
         database_url: None,
         bus: Some(ServerUrl::new("redis://flag")),
+        insecure: true,
     };
     let config = load(file, &environment, flags).unwrap().config;
     assert_eq!(config.database.readers, 7);
     assert_eq!(config.database.url.reveal(), "sqlite:environment");
     assert_eq!(config.server.listen.port(), 3);
-    assert!(!config.database.migrate);
+    assert!(!config.database.migrate && config.access.insecure);
     assert_eq!(config.bus.url.unwrap().reveal(), "redis://flag");
     assert_eq!(config.definitions.folders, [Path::new("flag")]);
 }

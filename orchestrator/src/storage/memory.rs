@@ -1,6 +1,7 @@
 //! A store in memory, for tests of what stands on the trait: simple, and as strict as the real ones about fences,
 //! versions and start keys. Nothing survives it.
 
+mod access;
 mod subjects;
 
 use std::{
@@ -26,6 +27,7 @@ use skald_core::{
 use super::{
     KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store, StoreError,
     StoredDefinition, Tally, Unfinished, VERSION,
+    access::{ApiKey, AuditEntry},
 };
 use crate::clock::Clock;
 
@@ -50,6 +52,8 @@ struct Kept {
     definitions: BTreeMap<(String, u32), StoredDefinition>,
     pauses: Vec<Pause>,
     subject_keys: Vec<subjects::KeptKey>,
+    api_keys: Vec<ApiKey>,
+    audit_log: Vec<AuditEntry>,
     /// How the next commits end, instead of by their content.
     faults: Vec<(CommitError, Applied)>,
 }

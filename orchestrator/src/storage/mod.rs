@@ -3,6 +3,7 @@
 //! Two implementations with the same semantics, held to one conformance suite: [`sqlite`] (embedded, one shard) and
 //! [`postgres`] (production). Only this folder names sqlx.
 
+pub mod access;
 pub mod audit;
 pub mod groups;
 mod listing;
@@ -216,7 +217,7 @@ impl<S: Store + EventLog + ConsumerGroups + Retention + Webhooks> Storage for S 
 /// Where sagas are kept. Every method is safe to drop at any await except [`Store::commit`], [`Store::take_shards`],
 /// [`Store::keep_leases`] and [`Store::register`], which the engine's own tasks run to their end.
 #[async_trait]
-pub trait Store: subjects::Subjects + Send + Sync + fmt::Debug + 'static {
+pub trait Store: access::AccessRecords + subjects::Subjects + Send + Sync + fmt::Debug + 'static {
     /// Applies what migrations are missing; safe to run twice and from several processes at once.
     async fn migrate(&self) -> Result<(), StoreError>;
 

@@ -7,6 +7,7 @@ mod consumer;
 mod failures;
 mod fixture;
 mod histories;
+mod key;
 mod outbox;
 mod redis_server;
 mod replicas;

@@ -3,11 +3,7 @@
 use std::{fmt, io, net::SocketAddr, net::TcpListener, str::FromStr, sync::Arc};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
-use skald_kit::{
-    Consumer, Db, DbError, DbOptions, Failure,
-    bus::SourceError,
-    events::{Client, ClientError},
-};
+use skald_kit::{Consumer, Db, DbError, DbOptions, Failure, bus::SourceError, events::ClientError};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
@@ -142,7 +138,7 @@ impl Worker {
         let WorkerOptions { listener, database_url, skald, smtp, http_threads } = options;
         let addr = listener.local_addr()?;
         let db = Db::connect(&database_url, &DbOptions::default()).await?;
-        let client = Client::new(&skald.url)?;
+        let client = skald.client()?;
         let metrics = Arc::new(Metrics::new(kind.as_str())?);
         let work = match kind {
             WorkerKind::Audit => Work::Audit(audit::start(&db, client, &skald, metrics.clone()).await?),

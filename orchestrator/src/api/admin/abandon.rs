@@ -8,7 +8,7 @@ use super::{
     answer::{ActionProblems, carry_out},
     order::{OperatorRequest, Order, OrderHeaders, RepeatHeader},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// Abandon a saga.
 ///
@@ -18,6 +18,7 @@ use crate::app::App;
     path = "/admin/sagas/{id}/abandon",
     operation_id = "abandonSaga",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders, RepeatHeader),
     request_body(content = OperatorRequest),
     responses(

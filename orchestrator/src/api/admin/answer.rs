@@ -1,7 +1,10 @@
 //! Carrying out an operator's command on one saga, and answering with the saga.
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
-use skald_core::decide::{OperatorAction, OperatorCommand};
+use skald_core::{
+    decide::{OperatorAction, OperatorCommand},
+    ids::SagaId,
+};
 
 use super::{
     super::{
@@ -52,6 +55,39 @@ pub async fn carry_out(
 ) -> Result<HttpResponse, Problem> {
     Params::of(req).finish()?;
     let saga = saga_id(id)?;
+    let act = order.act(req, &format!("saga.{}", word(&action)), target(saga, &action));
+    app.recorded(act, act_on(app, context, req, (saga, order), action)).await
+}
+
+/// What the audit log calls it.
+pub const fn word(action: &OperatorAction) -> &'static str {
+    match action {
+        OperatorAction::Retry { .. } => "retry",
+        OperatorAction::Compensate => "compensate",
+        OperatorAction::Abandon => "abandon",
+        OperatorAction::Skip { .. } => "skip",
+        OperatorAction::Resolve { .. } => "resolve",
+    }
+}
+
+fn target(saga: SagaId, action: &OperatorAction) -> String {
+    match action {
+        OperatorAction::Retry { step: Some(step) }
+        | OperatorAction::Skip { step, .. }
+        | OperatorAction::Resolve { step, .. } => format!("/sagas/{saga}/steps/{step}"),
+        OperatorAction::Retry { step: None } | OperatorAction::Compensate | OperatorAction::Abandon => {
+            format!("/sagas/{saga}")
+        }
+    }
+}
+
+async fn act_on(
+    app: &App,
+    context: &RequestContext,
+    req: &HttpRequest,
+    (saga, order): (SagaId, Order),
+    action: OperatorAction,
+) -> Result<HttpResponse, Problem> {
     let mut command = OperatorCommand {
         actor: order.actor,
         reason: order.reason,

@@ -25,9 +25,10 @@ use super::{
         request::RequestContext,
         words::{Moment, SagaMode, SagaStatus},
     },
+    answer::word,
     order::{Actor, ActorHeader, Order, Reason, RepeatHeader},
 };
-use crate::{app::App, storage::SagaFilter};
+use crate::{access::scope::Scope, app::App, storage::SagaFilter};
 
 /// Sagas of one request when it does not say, and at most.
 const LIMIT_DEFAULT: u32 = 100;
@@ -135,6 +136,7 @@ problems!(
     path = "/admin/sagas/retry",
     operation_id = "retrySagas",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(ActorHeader, RepeatHeader),
     request_body(content = BulkRequest),
     responses((status = 200, description = "What was done, or would be", body = BulkResult), Problems),
@@ -156,6 +158,7 @@ pub async fn retry(
     path = "/admin/sagas/compensate",
     operation_id = "compensateSagas",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(ActorHeader, RepeatHeader),
     request_body(content = BulkRequest),
     responses((status = 200, description = "What was done, or would be", body = BulkResult), Problems),
@@ -177,6 +180,7 @@ pub async fn compensate(
     path = "/admin/sagas/abandon",
     operation_id = "abandonSagas",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(ActorHeader, RepeatHeader),
     request_body(content = BulkRequest),
     responses((status = 200, description = "What was done, or would be", body = BulkResult), Problems),
@@ -215,9 +219,11 @@ async fn carry_out(
     let refused = if request.dry_run {
         Vec::new()
     } else {
+        let recorded = order.act(req, &format!("sagas.{}", word(&action)), "/sagas".to_owned());
         let app = app.into_inner();
         let acting = Arc::clone(&app);
-        app.detached(async move { act(&acting, &context, matching, &order, &action).await }).await?
+        let all = app.detached(async move { act(&acting, &context, matching, &order, &action).await });
+        app.recorded(recorded, all).await?
     };
     let applied = if request.dry_run { 0 } else { matched - refused.len() };
     Ok(HttpResponse::Ok().json(BulkResult { matched, applied, refused, dry_run: request.dry_run, sagas, more }))

@@ -7,7 +7,7 @@ use super::{
     order::{ActorHeader, OperatorRequest, Order},
     pauses::{DefinitionPauseProblems, PauseView, pause as begin, resume as end},
 };
-use crate::{app::App, storage::PauseKind};
+use crate::{access::scope::Scope, app::App, storage::PauseKind};
 
 /// Pause a definition.
 ///
@@ -17,6 +17,7 @@ use crate::{app::App, storage::PauseKind};
     path = "/admin/definitions/{name}/pause",
     operation_id = "pauseDefinition",
     tag = "admin",
+    security(("bearer" = [Scope::PausesWrite])),
     params(("name" = String, Path, description = "The definition", example = "checkout"), ActorHeader),
     request_body(content = OperatorRequest),
     responses((status = 200, description = "It is paused", body = PauseView), DefinitionPauseProblems),
@@ -30,7 +31,7 @@ pub async fn pause(
     Params::of(&req).finish()?;
     let order = Order::given(&req, &request.reason, request.actor)?;
     let name = known(&app, &name).await?;
-    begin(&app, PauseKind::Definition, name, order).await
+    begin(&app, &req, PauseKind::Definition, name, order).await
 }
 
 /// Resume a definition.
@@ -41,6 +42,7 @@ pub async fn pause(
     path = "/admin/definitions/{name}/resume",
     operation_id = "resumeDefinition",
     tag = "admin",
+    security(("bearer" = [Scope::PausesWrite])),
     params(("name" = String, Path, description = "The definition", example = "checkout"), ActorHeader),
     request_body(content = OperatorRequest),
     responses((status = 204, description = "It is not paused any more, or was not"), DefinitionPauseProblems),
@@ -54,7 +56,7 @@ pub async fn resume(
     Params::of(&req).finish()?;
     let order = Order::given(&req, &request.reason, request.actor)?;
     let name = known(&app, &name).await?;
-    end(&app, PauseKind::Definition, name, order).await
+    end(&app, &req, PauseKind::Definition, name, order).await
 }
 
 async fn known(app: &App, name: &str) -> Result<String, Problem> {

@@ -2,6 +2,7 @@
 
 pub mod abandon;
 mod answer;
+pub mod audit;
 pub mod bulk;
 pub mod compensate;
 pub mod definitions;
@@ -15,29 +16,30 @@ pub mod retry_step;
 pub mod skip;
 pub mod subjects;
 
-use actix_web::{http::Method, web};
+use actix_web::web;
 
-use super::resource;
+use super::endpoint::{endpoint, resource};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    let mut post = |path: &str, route| {
-        config.service(resource(path, [(Method::POST, route)]));
+    let mut at = |path: &str, endpoint| {
+        config.service(resource(path, [endpoint]));
     };
-    post("/admin/sagas/retry", web::to(bulk::retry));
-    post("/admin/sagas/compensate", web::to(bulk::compensate));
-    post("/admin/sagas/abandon", web::to(bulk::abandon));
-    post("/admin/sagas/{id}/retry", web::to(retry::handle));
-    post("/admin/sagas/{id}/compensate", web::to(compensate::handle));
-    post("/admin/sagas/{id}/abandon", web::to(abandon::handle));
-    post("/admin/sagas/{id}/steps/{step}/retry", web::to(retry_step::handle));
-    post("/admin/sagas/{id}/steps/{step}/skip", web::to(skip::handle));
-    post("/admin/sagas/{id}/steps/{step}/resolve", web::to(resolve::handle));
-    post("/admin/definitions/{name}/pause", web::to(definitions::pause));
-    post("/admin/definitions/{name}/resume", web::to(definitions::resume));
-    post("/admin/participants/{name}/pause", web::to(participants::pause));
-    post("/admin/participants/{name}/resume", web::to(participants::resume));
-    post("/admin/subjects/{id}/erase", web::to(subjects::erase));
-    config.service(resource("/admin/pauses", [(Method::GET, web::to(pauses::handle))]));
-    config.service(resource("/admin/subjects/{id}", [(Method::GET, web::to(subjects::get))]));
-    config.service(resource("/admin/replicas", [(Method::GET, web::to(replicas::handle))]));
+    at("/admin/sagas/retry", endpoint::<bulk::__path_retry>(web::to(bulk::retry)));
+    at("/admin/sagas/compensate", endpoint::<bulk::__path_compensate>(web::to(bulk::compensate)));
+    at("/admin/sagas/abandon", endpoint::<bulk::__path_abandon>(web::to(bulk::abandon)));
+    at("/admin/sagas/{id}/retry", endpoint::<retry::__path_handle>(web::to(retry::handle)));
+    at("/admin/sagas/{id}/compensate", endpoint::<compensate::__path_handle>(web::to(compensate::handle)));
+    at("/admin/sagas/{id}/abandon", endpoint::<abandon::__path_handle>(web::to(abandon::handle)));
+    at("/admin/sagas/{id}/steps/{step}/retry", endpoint::<retry_step::__path_handle>(web::to(retry_step::handle)));
+    at("/admin/sagas/{id}/steps/{step}/skip", endpoint::<skip::__path_handle>(web::to(skip::handle)));
+    at("/admin/sagas/{id}/steps/{step}/resolve", endpoint::<resolve::__path_handle>(web::to(resolve::handle)));
+    at("/admin/definitions/{name}/pause", endpoint::<definitions::__path_pause>(web::to(definitions::pause)));
+    at("/admin/definitions/{name}/resume", endpoint::<definitions::__path_resume>(web::to(definitions::resume)));
+    at("/admin/participants/{name}/pause", endpoint::<participants::__path_pause>(web::to(participants::pause)));
+    at("/admin/participants/{name}/resume", endpoint::<participants::__path_resume>(web::to(participants::resume)));
+    at("/admin/subjects/{id}/erase", endpoint::<subjects::__path_erase>(web::to(subjects::erase)));
+    at("/admin/pauses", endpoint::<pauses::__path_handle>(web::to(pauses::handle)));
+    at("/admin/subjects/{id}", endpoint::<subjects::__path_get>(web::to(subjects::get)));
+    at("/admin/audit", endpoint::<audit::__path_handle>(web::to(audit::handle)));
+    at("/admin/replicas", endpoint::<replicas::__path_handle>(web::to(replicas::handle)));
 }

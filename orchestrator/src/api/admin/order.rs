@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use super::super::{
     body::given,
-    headers,
+    endpoint, headers,
     problem::{Code, Problem},
+    request::RequestContext,
 };
+use crate::audit::Act;
 
 const REASON_CHARS_MAX: usize = 500;
 
@@ -56,6 +58,8 @@ impl fmt::Display for Reason {
 #[derive(Clone, Debug)]
 pub struct Order {
     pub actor: String,
+    /// What showed who it is, if anything did.
+    pub credential: Option<String>,
     pub reason: String,
     /// The client's idempotency key, or one made here: under it the command is recorded, and known again.
     pub request_id: String,
@@ -78,7 +82,7 @@ pub struct OperatorRequest {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it only describes")]
 pub struct OrderHeaders {
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     #[param(rename = "X-Actor", nullable = false, pattern = "^[!-~]([ -~]{0,126}[!-~])?$", example = "jane")]
     actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
@@ -107,24 +111,32 @@ pub struct RepeatHeader {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it only describes")]
 pub struct ActorHeader {
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     #[param(rename = "X-Actor", nullable = false, pattern = "^[!-~]([ -~]{0,126}[!-~])?$", example = "jane")]
     actor: Option<String>,
 }
 
 impl Order {
-    /// Who acts is said in the header or in the body.
+    /// Who acts is who shows a key or a token; else it is said in the header or in the body.
     ///
     /// # Errors
     ///
-    /// When it is said in neither, or differently in both.
+    /// When it is known from nowhere, or said differently in two places.
     pub fn given(req: &HttpRequest, reason: &Reason, actor: Option<Actor>) -> Result<Self, Problem> {
         let in_header = headers::actor(req.headers())?;
+        let caller = endpoint::caller(req);
         let actor = match (actor, in_header) {
             (Some(Actor(in_body)), Some(in_header)) if in_body != in_header => {
                 return Err(Problem::in_field(Code::InvalidBody, "/actor", "is not who the header X-Actor says"));
             }
-            (Some(Actor(actor)), _) | (None, Some(actor)) => actor,
+            (Some(Actor(said)), _) | (None, Some(said)) => match &caller {
+                Some(caller) if caller.name != said => {
+                    let reason = format!("is not who the key or token says, {}: leave it out", caller.name);
+                    return Err(Problem::in_field(Code::Forbidden, "/actor", reason));
+                }
+                _ => said,
+            },
+            (None, None) if let Some(caller) = &caller => caller.name.clone(),
             (None, None) => {
                 let reason = "is required, here or as the header X-Actor, and missing";
                 return Err(Problem::in_field(Code::InvalidBody, "/actor", reason));
@@ -132,6 +144,21 @@ impl Order {
         };
         let key = headers::idempotency_key(req.headers())?;
         let request_id = key.unwrap_or_else(|| Uuid::new_v4().to_string());
-        Ok(Self { actor, reason: reason.to_string(), request_id })
+        let credential = caller.map(|caller| caller.credential.clone());
+        Ok(Self { actor, credential, reason: reason.to_string(), request_id })
+    }
+
+    /// What the audit log is to say of it. The target is a path, but never with a person's name in it.
+    #[must_use]
+    pub fn act(&self, req: &HttpRequest, action: &str, target: String) -> Act {
+        Act {
+            actor: Some(self.actor.clone()),
+            credential: self.credential.clone(),
+            action: action.to_owned(),
+            target,
+            reason: Some(self.reason.clone()),
+            request_id: self.request_id.clone(),
+            correlation_id: RequestContext::correlation_id(req),
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     order::{ActorHeader, OperatorRequest, Order},
     pauses::{ParticipantPauseProblems, PauseView, pause as begin, resume as end},
 };
-use crate::{app::App, storage::PauseKind};
+use crate::{access::scope::Scope, app::App, storage::PauseKind};
 
 /// Pause a participant.
 ///
@@ -21,6 +21,7 @@ use crate::{app::App, storage::PauseKind};
     path = "/admin/participants/{name}/pause",
     operation_id = "pauseParticipant",
     tag = "admin",
+    security(("bearer" = [Scope::PausesWrite])),
     params(("name" = String, Path, description = "The participant", example = "sales"), ActorHeader),
     request_body(content = OperatorRequest),
     responses((status = 200, description = "It is paused", body = PauseView), ParticipantPauseProblems),
@@ -34,7 +35,7 @@ pub async fn pause(
     Params::of(&req).finish()?;
     let order = Order::given(&req, &request.reason, request.actor)?;
     let name = known(&app, &name)?;
-    begin(&app, PauseKind::Participant, name, order).await
+    begin(&app, &req, PauseKind::Participant, name, order).await
 }
 
 /// Resume a participant.
@@ -45,6 +46,7 @@ pub async fn pause(
     path = "/admin/participants/{name}/resume",
     operation_id = "resumeParticipant",
     tag = "admin",
+    security(("bearer" = [Scope::PausesWrite])),
     params(("name" = String, Path, description = "The participant", example = "sales"), ActorHeader),
     request_body(content = OperatorRequest),
     responses((status = 204, description = "It is not paused any more, or was not"), ParticipantPauseProblems),
@@ -58,7 +60,7 @@ pub async fn resume(
     Params::of(&req).finish()?;
     let order = Order::given(&req, &request.reason, request.actor)?;
     let name = known(&app, &name)?;
-    end(&app, PauseKind::Participant, name, order).await
+    end(&app, &req, PauseKind::Participant, name, order).await
 }
 
 fn known(app: &App, name: &str) -> Result<String, Problem> {

@@ -13,6 +13,7 @@ use super::{
     order::Order,
 };
 use crate::{
+    access::scope::Scope,
     app::{App, store_problem},
     storage::{Pause, PauseKind},
 };
@@ -60,6 +61,7 @@ problems!(Problems, InvalidParameter, DatabaseUnavailable);
     path = "/admin/pauses",
     operation_id = "listPauses",
     tag = "admin",
+    security(("bearer" = [Scope::SystemRead])),
     responses((status = 200, description = "Everything that is paused", body = PauseList), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpResponse, Problem> {
@@ -94,16 +96,31 @@ problems!(
     DatabaseUnavailable,
 );
 
+const fn word(kind: PauseKind) -> &'static str {
+    match kind {
+        PauseKind::Definition => "definition",
+        PauseKind::Participant => "participant",
+    }
+}
+
 /// Pauses, and answers the pause.
 ///
 /// # Errors
 ///
 /// When it cannot be stored.
-pub async fn pause(app: &App, kind: PauseKind, name: String, order: Order) -> Result<HttpResponse, Problem> {
+pub async fn pause(
+    app: &App,
+    req: &HttpRequest,
+    kind: PauseKind,
+    name: String,
+    order: Order,
+) -> Result<HttpResponse, Problem> {
+    let act = order.act(req, &format!("{}.pause", word(kind)), format!("/{}s/{name}", word(kind)));
     tracing::info!(?kind, name, actor = order.actor, reason = order.reason, "paused by an operator");
     let pause = Pause { kind, name, actor: order.actor, reason: order.reason, since: app.clock().now() };
     let (pauses, stored) = (app.pauses().clone(), pause.clone());
-    app.detached(async move { pauses.pause(stored).await }).await?.map_err(|error| store_problem(&error))?;
+    let work = app.detached(async move { pauses.pause(stored).await });
+    app.recorded(act, async { work.await?.map_err(|error| store_problem(&error)) }).await?;
     Ok(HttpResponse::Ok().json(PauseView::from(pause)))
 }
 
@@ -112,9 +129,17 @@ pub async fn pause(app: &App, kind: PauseKind, name: String, order: Order) -> Re
 /// # Errors
 ///
 /// When it cannot be stored.
-pub async fn resume(app: &App, kind: PauseKind, name: String, order: Order) -> Result<HttpResponse, Problem> {
+pub async fn resume(
+    app: &App,
+    req: &HttpRequest,
+    kind: PauseKind,
+    name: String,
+    order: Order,
+) -> Result<HttpResponse, Problem> {
+    let act = order.act(req, &format!("{}.resume", word(kind)), format!("/{}s/{name}", word(kind)));
     tracing::info!(?kind, name, actor = order.actor, reason = order.reason, "resumed by an operator");
     let pauses = app.pauses().clone();
-    app.detached(async move { pauses.resume(kind, &name).await }).await?.map_err(|error| store_problem(&error))?;
+    let work = app.detached(async move { pauses.resume(kind, &name).await });
+    app.recorded(act, async { work.await?.map_err(|error| store_problem(&error)) }).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -13,6 +13,7 @@ use super::super::{
     words::Moment,
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     storage::{ReplicaRow, ShardRow, Store},
 };
@@ -86,6 +87,7 @@ problems!(Problems, InvalidParameter, DatabaseUnavailable);
     path = "/admin/replicas",
     operation_id = "listReplicas",
     tag = "admin",
+    security(("bearer" = [Scope::SystemRead])),
     responses((status = 200, description = "All replicas and shards", body = ReplicaList), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpResponse, Problem> {

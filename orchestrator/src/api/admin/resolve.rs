@@ -16,7 +16,7 @@ use super::{
     answer::{ActionProblems, carry_out},
     order::{Actor, Order, OrderHeaders, Reason, RepeatHeader},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// What an operator found out.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -52,6 +52,7 @@ pub enum ResolvedOutcome {
     path = "/admin/sagas/{id}/steps/{step}/resolve",
     operation_id = "resolveStep",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),

@@ -15,7 +15,7 @@ use super::{
     answer::{ActionProblems, carry_out},
     order::{Actor, Order, OrderHeaders, Reason, RepeatHeader},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// What to try again.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -41,6 +41,7 @@ pub struct RetryRequest {
     path = "/admin/sagas/{id}/retry",
     operation_id = "retrySaga",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(("id" = String, Path, format = "uuid", description = "The saga"), OrderHeaders, RepeatHeader),
     request_body(content = RetryRequest),
     responses(

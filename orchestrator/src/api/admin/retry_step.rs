@@ -8,7 +8,7 @@ use super::{
     answer::{ActionProblems, carry_out},
     order::{OperatorRequest, Order, OrderHeaders, RepeatHeader},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// Retry a step.
 ///
@@ -18,6 +18,7 @@ use crate::app::App;
     path = "/admin/sagas/{id}/steps/{step}/retry",
     operation_id = "retryStep",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),

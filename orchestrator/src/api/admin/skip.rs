@@ -16,7 +16,7 @@ use super::{
     answer::{ActionProblems, carry_out},
     order::{Actor, Order, OrderHeaders, Reason, RepeatHeader},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// What to leave out.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -43,6 +43,7 @@ pub struct SkipRequest {
     path = "/admin/sagas/{id}/steps/{step}/skip",
     operation_id = "skipStep",
     tag = "admin",
+    security(("bearer" = [Scope::SagasOperate])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),

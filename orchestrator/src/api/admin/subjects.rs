@@ -16,6 +16,7 @@ use super::{
     order::{ActorHeader, OperatorRequest, Order},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     storage::subjects::{Erased, SubjectRow},
 };
@@ -84,6 +85,7 @@ problems!(
     path = "/admin/subjects/{id}",
     operation_id = "getSubject",
     tag = "admin",
+    security(("bearer" = [Scope::SubjectsRead])),
     params(("id" = String, Path, description = "As the definitions' `personal.subject` gives it", example = "customer-7")),
     responses((status = 200, description = "The subject", body = SubjectView), ReadProblems),
 )]
@@ -103,6 +105,7 @@ pub async fn get(app: web::Data<App>, req: HttpRequest, id: web::Path<String>) -
     path = "/admin/subjects/{id}/erase",
     operation_id = "eraseSubject",
     tag = "admin",
+    security(("bearer" = [Scope::SubjectsErase])),
     params(
         ("id" = String, Path, description = "As the definitions' `personal.subject` gives it", example = "customer-7"),
         ActorHeader,
@@ -120,6 +123,8 @@ pub async fn erase(
     let id = id.into_inner();
     let order = Order::given(&req, &request.reason, request.actor)?;
     let subject = app.sealing().subject(&id);
+    // The audit log must not keep the name that is to be forgotten.
+    let act = order.act(&req, "subject.erase", format!("/subjects/{subject}"));
     let sealing = Arc::clone(app.sealing());
     let erase = |store: Arc<dyn crate::storage::Store>| async move {
         let erased = store.erase(&subject, &order.actor, &order.reason).await;
@@ -127,7 +132,7 @@ pub async fn erase(
         sealing.forget(&subject);
         erased
     };
-    match app.read(erase).await? {
+    match app.recorded(act, app.read(erase)).await? {
         Erased::Unknown => Err(not_found(&id)),
         Erased::InUse(sagas) => {
             let in_use = |(saga, status): (skald_core::ids::SagaId, skald_core::state::Status)| {

@@ -13,7 +13,7 @@ use super::{
     },
     view::DefinitionSummary,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 /// A page of definitions, by name.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,6 +33,7 @@ problems!(Problems, InvalidParameter, DatabaseUnavailable);
     path = "/definitions",
     operation_id = "listDefinitions",
     tag = "definitions",
+    security(("bearer" = [Scope::DefinitionsRead])),
     params(
         ("cursor" = Option<String>, Query, nullable = false, description = "`next_cursor` of the page before"),
         ("limit" = Option<u32>, Query, nullable = false, minimum = 1, maximum = 250,

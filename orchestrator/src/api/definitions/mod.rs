@@ -7,17 +7,23 @@ pub mod schema;
 pub mod version;
 pub mod view;
 
-use actix_web::{http::Method, web};
+use actix_web::web;
 
-use super::resource;
+use super::endpoint::{endpoint, resource};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(resource("/definitions", [(Method::GET, web::to(list::handle))]))
-        .service(resource("/definitions/schema", [(Method::GET, web::to(schema::handle))]))
+        .service(resource("/definitions", [endpoint::<list::__path_handle>(web::to(list::handle))]))
+        .service(resource("/definitions/schema", [endpoint::<schema::__path_handle>(web::to(schema::handle))]))
         .service(resource(
             "/definitions/{name}",
-            [(Method::GET, web::to(get::handle)), (Method::PUT, web::to(register::handle))],
+            [
+                endpoint::<get::__path_handle>(web::to(get::handle)),
+                endpoint::<register::__path_handle>(web::to(register::handle)),
+            ],
         ))
-        .service(resource("/definitions/{name}/versions/{version}", [(Method::GET, web::to(version::handle))]));
+        .service(resource(
+            "/definitions/{name}/versions/{version}",
+            [endpoint::<version::__path_handle>(web::to(version::handle))],
+        ));
 }

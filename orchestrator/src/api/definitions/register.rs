@@ -6,12 +6,14 @@ use skald_core::definition::{Definition, Problems as Found};
 use super::{
     super::{
         body::Received,
+        endpoint,
         params::Params,
         problem::{Code, FieldProblem, Problem, problems},
     },
     view::DefinitionView,
 };
 use crate::{
+    access::scope::Scope,
     app::{App, store_problem},
     engine::definitions::RegisterError,
 };
@@ -50,6 +52,7 @@ problems!(
     path = "/definitions/{name}",
     operation_id = "registerDefinition",
     tag = "definitions",
+    security(("bearer" = [Scope::DefinitionsWrite])),
     params(("name" = String, Path, description = "The definition's name, as within it", example = "checkout")),
     request_body(content(
         (Object = "application/json"),
@@ -69,10 +72,13 @@ pub async fn handle(
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let text = text(body)?;
-    check_name(&app.definitions().check(&text).map_err(invalid)?, &name)?;
+    let definition = app.definitions().check(&text).map_err(invalid)?;
+    check_name(&definition, &name)?;
+    let version = format!("/definitions/{name}/versions/{}", definition.version);
     let registering = app.clone().into_inner();
-    let registered = app.detached(async move { registering.definitions().register(&text).await }).await?;
-    let registered = registered.map_err(refused)?;
+    let work = app.detached(async move { registering.definitions().register(&text).await });
+    let act = endpoint::act(&req, "definition.register", version);
+    let registered = app.recorded(act, async { work.await?.map_err(refused) }).await?;
     let view = DefinitionView::of(&app, &registered.definition);
     if !registered.created {
         return Ok(HttpResponse::Ok().json(view));

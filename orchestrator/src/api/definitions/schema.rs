@@ -7,6 +7,7 @@ use super::super::{
     params::Params,
     problem::{Problem, problems},
 };
+use crate::access::scope::Scope;
 
 problems!(Problems, InvalidParameter);
 
@@ -18,6 +19,7 @@ problems!(Problems, InvalidParameter);
     path = "/definitions/schema",
     operation_id = "getDefinitionSchema",
     tag = "definitions",
+    security(("bearer" = [Scope::DefinitionsRead])),
     responses(
         (status = 200, description = "A JSON Schema", content_type = "application/schema+json", body = Object),
         Problems,

@@ -9,7 +9,7 @@ use super::{
     },
     view::DefinitionView,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, DefinitionNotFound, DatabaseUnavailable);
 
@@ -19,6 +19,7 @@ problems!(Problems, InvalidParameter, DefinitionNotFound, DatabaseUnavailable);
     path = "/definitions/{name}/versions/{version}",
     operation_id = "getDefinitionVersion",
     tag = "definitions",
+    security(("bearer" = [Scope::DefinitionsRead])),
     params(
         ("name" = String, Path, description = "The definition", example = "checkout"),
         ("version" = u32, Path, minimum = 1, description = "The version", example = 1),

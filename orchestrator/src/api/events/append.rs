@@ -22,7 +22,7 @@ use super::{
     },
     query, reports,
 };
-use crate::{app::App, events::stream_name::StreamName};
+use crate::{access::scope::Scope, app::App, events::stream_name::StreamName};
 
 const EVENTS_MAX: usize = 1000;
 const WORD_CHARS_MAX: usize = 255;
@@ -152,6 +152,7 @@ pub struct AppendedEvents {
     path = "/streams/{id}/events",
     operation_id = "appendEvents",
     tag = "events",
+    security(("bearer" = [Scope::EventsAppend])),
     params(
         ("id" = String, Path, description = "A name such as cart-42, or the id of a choreographed saga"),
         ("X-Actor" = Option<String>, Header, nullable = false, description = "Who caused the events that do not say"),

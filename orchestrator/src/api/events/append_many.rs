@@ -18,7 +18,7 @@ use super::{
     },
     append::{self, AppendEventsRequest, EventToAppend, Expected},
 };
-use crate::{app::App, events::stream_name::StreamName};
+use crate::{access::scope::Scope, app::App, events::stream_name::StreamName};
 
 const APPENDS_MAX: usize = 250;
 
@@ -85,6 +85,7 @@ pub struct AppendResult {
     path = "/events",
     operation_id = "appendToStreams",
     tag = "events",
+    security(("bearer" = [Scope::EventsAppend])),
     params(("X-Actor" = Option<String>, Header, nullable = false, description = "Who caused the events that do not say")),
     request_body(content = AppendManyRequest),
     responses((status = 200, description = "What became of each append", body = AppendResults), Problems),

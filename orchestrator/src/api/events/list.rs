@@ -17,6 +17,7 @@ use super::{
     wake::{Wake, Woken},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     events::position::Place,
     storage::log::{LogFilter, LogPage, LogQuery},
@@ -44,6 +45,7 @@ pub struct EventPage {
     path = "/events",
     operation_id = "listEvents",
     tag = "events",
+    security(("bearer" = [Scope::EventsRead])),
     params(
         ("after" = Option<String>, Query, nullable = false,
          description = "A `next_cursor`; `end`: only what comes from now on. Left out: from the beginning"),

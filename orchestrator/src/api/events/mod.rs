@@ -15,24 +15,30 @@ pub mod tail;
 mod tests;
 pub mod wake;
 
-use actix_web::{http::Method, web};
+use actix_web::web;
 
-use super::resource;
+use super::endpoint::{endpoint, resource};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     let streams = web::scope("/streams")
         .service(resource(
             "/{id}/events",
-            [(Method::GET, web::to(stream_events::handle)), (Method::POST, web::to(append::handle))],
+            [
+                endpoint::<stream_events::__path_handle>(web::to(stream_events::handle)),
+                endpoint::<append::__path_handle>(web::to(append::handle)),
+            ],
         ))
-        .service(resource("/{id}/state", [(Method::GET, web::to(state::handle))]));
+        .service(resource("/{id}/state", [endpoint::<state::__path_handle>(web::to(state::handle))]));
     config
         .service(resource(
             "/events",
-            [(Method::GET, web::to(list::handle)), (Method::POST, web::to(append_many::handle))],
+            [
+                endpoint::<list::__path_handle>(web::to(list::handle)),
+                endpoint::<append_many::__path_handle>(web::to(append_many::handle)),
+            ],
         ))
-        .service(resource("/events/tail", [(Method::GET, web::to(tail::handle))]))
-        .service(resource("/events/stats", [(Method::GET, web::to(stats::handle))]))
-        .service(resource("/events/replay", [(Method::POST, web::to(replay::handle))]))
+        .service(resource("/events/tail", [endpoint::<tail::__path_handle>(web::to(tail::handle))]))
+        .service(resource("/events/stats", [endpoint::<stats::__path_handle>(web::to(stats::handle))]))
+        .service(resource("/events/replay", [endpoint::<replay::__path_handle>(web::to(replay::handle))]))
         .service(streams);
 }

@@ -6,11 +6,13 @@ use utoipa::ToSchema;
 
 use super::super::{
     body::{Form, given},
+    endpoint,
     groups::{group_name, no_such_group},
     params::Params,
     problem::{Code, Problem, problems},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     events::position::Place,
     storage::groups::{ReplayRange, Replayed},
@@ -69,6 +71,7 @@ pub struct ReplayAnswer {
     path = "/events/replay",
     operation_id = "replayEvents",
     tag = "events",
+    security(("bearer" = [Scope::GroupsManage])),
     request_body(content = ReplayRequest),
     responses((status = 200, description = "What was put back", body = ReplayAnswer), Problems),
 )]
@@ -80,8 +83,14 @@ pub async fn handle(
     Params::of(&req).finish()?;
     let group = group_name(&request.group)
         .map_err(|_| Problem::in_field(Code::InvalidBody, "/group", "must be the name of a consumer group"))?;
-    let mut after = place("/after", request.after)?.unwrap_or_default().over(app.shards());
+    let after = place("/after", request.after)?.unwrap_or_default().over(app.shards());
     let until = place("/until", request.until)?;
+    let act = endpoint::act(&req, "group.replay", format!("/groups/{group}"));
+    let answer = app.recorded(act, replay(&app, group, after, until)).await?;
+    Ok(HttpResponse::Ok().json(answer))
+}
+
+async fn replay(app: &App, group: String, mut after: Place, until: Option<Place>) -> Result<ReplayAnswer, Problem> {
     let (mut events, mut ended) = (0, true);
     for shard in after.0.keys().copied().collect::<Vec<_>>() {
         let limit = EVENTS_MAX - u32::try_from(events).unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
@@ -98,7 +107,7 @@ pub async fn handle(
         ended &= whole;
         after.0.insert(shard, read_to);
     }
-    Ok(HttpResponse::Ok().json(ReplayAnswer { events, next_cursor: Place::to_string(&after), ended }))
+    Ok(ReplayAnswer { events, next_cursor: Place::to_string(&after), ended })
 }
 
 fn place(field: &str, text: Option<String>) -> Result<Option<Place>, Problem> {

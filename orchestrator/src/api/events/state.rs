@@ -15,6 +15,7 @@ use super::{
     stream_events::{exists, read},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     events::{reduce::Reduced, stream_name::StreamName},
 };
@@ -46,6 +47,7 @@ pub struct StreamState {
     path = "/streams/{id}/state",
     operation_id = "getStreamState",
     tag = "events",
+    security(("bearer" = [Scope::EventsRead])),
     params(
         ("id" = String, Path, description = "A saga's id, or a name such as cart-42"),
         ("version" = Option<u64>, Query, nullable = false, minimum = 1,

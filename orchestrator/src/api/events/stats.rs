@@ -11,7 +11,7 @@ use super::super::{
     params::Params,
     problem::{Problem, problems},
 };
-use crate::{app::App, events::position::Place, storage::log::EventStats};
+use crate::{access::scope::Scope, app::App, events::position::Place, storage::log::EventStats};
 
 /// Rates are over at most so long.
 const RATE_OVER: Duration = Duration::from_secs(60);
@@ -79,6 +79,7 @@ impl Seen {
     path = "/events/stats",
     operation_id = "getEventStats",
     tag = "events",
+    security(("bearer" = [Scope::EventsRead])),
     responses((status = 200, description = "What the log holds", body = EventStatistics), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -15,6 +15,7 @@ use super::{
     wake::{Wake, Woken},
 };
 use crate::{
+    access::scope::Scope,
     app::{App, saga_removed},
     events::stream_name::StreamName,
     storage::log::LogEvent,
@@ -40,6 +41,7 @@ pub struct StreamPage {
     path = "/streams/{id}/events",
     operation_id = "listStreamEvents",
     tag = "events",
+    security(("bearer" = [Scope::EventsRead])),
     params(
         ("id" = String, Path, description = "A saga's id, or a name such as cart-42"),
         ("after" = Option<u64>, Query, nullable = false, description = "Only events of later versions; 0 if left out"),

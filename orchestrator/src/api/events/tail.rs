@@ -22,7 +22,7 @@ use super::{
     query::{self, After},
     wake::{Wake, Woken},
 };
-use crate::{app::App, events::position::Place, storage::log::LogFilter};
+use crate::{access::scope::Scope, app::App, events::position::Place, storage::log::LogFilter};
 
 /// A comment is sent so often, so that nobody in between takes the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -44,6 +44,7 @@ problems!(Problems, InvalidParameter, StreamNotFound, DatabaseUnavailable);
     path = "/events/tail",
     operation_id = "tailEvents",
     tag = "events",
+    security(("bearer" = [Scope::EventsRead])),
     params(
         ("after" = Option<String>, Query, nullable = false,
          description = "A place in the log: a `next_cursor`, or the id of an event of this stream. Left out: from now on"),
@@ -75,6 +76,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     response
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Compressed, an event would wait for those after it.
+        .insert_header((header::CONTENT_ENCODING, "identity"))
         .insert_header(("X-Accel-Buffering", "no"));
     if req.method() == Method::HEAD {
         return Ok(response.finish());

@@ -10,7 +10,7 @@ use super::{
     definition::GroupView,
     group_name, no_such_group,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
 
@@ -22,6 +22,7 @@ problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
     path = "/groups/{name}",
     operation_id = "getGroup",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsRead])),
     params(("name" = String, Path, description = "The group")),
     responses((status = 200, description = "The group", body = GroupView), Problems),
 )]

@@ -11,7 +11,7 @@ use super::{
     },
     definition::GroupView,
 };
-use crate::{app::App, storage::groups::Group};
+use crate::{access::scope::Scope, app::App, storage::groups::Group};
 
 problems!(Problems, InvalidParameter, DatabaseUnavailable);
 
@@ -27,6 +27,7 @@ pub struct GroupList {
     path = "/groups",
     operation_id = "listGroups",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsRead])),
     responses((status = 200, description = "Every group", body = GroupList), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpResponse, Problem> {

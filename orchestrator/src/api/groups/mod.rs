@@ -12,11 +12,11 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
-use actix_web::{http::Method, web};
+use actix_web::web;
 
 use super::{
+    endpoint::{endpoint, resource},
     problem::{Code, Problem},
-    resource,
 };
 use crate::webhooks::registry::GROUP_PREFIX;
 
@@ -24,21 +24,27 @@ const NAME_CHARS_MAX: usize = 63;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     let groups = web::scope("/groups")
-        .service(resource("", [(Method::GET, web::to(list::handle))]))
+        .service(resource("", [endpoint::<list::__path_handle>(web::to(list::handle))]))
         .service(resource(
             "/{name}",
             [
-                (Method::GET, web::to(get::handle)),
-                (Method::PUT, web::to(put::handle)),
-                (Method::DELETE, web::to(drop::handle)),
+                endpoint::<get::__path_handle>(web::to(get::handle)),
+                endpoint::<put::__path_handle>(web::to(put::handle)),
+                endpoint::<drop::__path_handle>(web::to(drop::handle)),
             ],
         ))
-        .service(resource("/{name}/poll", [(Method::POST, web::to(poll::handle))]))
-        .service(resource("/{name}/settle", [(Method::POST, web::to(settle::handle))]))
-        .service(resource("/{name}/stream", [(Method::GET, web::to(stream::handle))]))
-        .service(resource("/{name}/parked", [(Method::GET, web::to(parked::list))]))
-        .service(resource("/{name}/parked/{shard}/{position}", [(Method::DELETE, web::to(parked::drop))]))
-        .service(resource("/{name}/parked/{shard}/{position}/replay", [(Method::POST, web::to(parked::replay))]));
+        .service(resource("/{name}/poll", [endpoint::<poll::__path_handle>(web::to(poll::handle))]))
+        .service(resource("/{name}/settle", [endpoint::<settle::__path_handle>(web::to(settle::handle))]))
+        .service(resource("/{name}/stream", [endpoint::<stream::__path_handle>(web::to(stream::handle))]))
+        .service(resource("/{name}/parked", [endpoint::<parked::__path_list>(web::to(parked::list))]))
+        .service(resource(
+            "/{name}/parked/{shard}/{position}",
+            [endpoint::<parked::__path_drop>(web::to(parked::drop))],
+        ))
+        .service(resource(
+            "/{name}/parked/{shard}/{position}/replay",
+            [endpoint::<parked::__path_replay>(web::to(parked::replay))],
+        ));
     config.service(groups);
 }
 

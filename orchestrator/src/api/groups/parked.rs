@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
+        endpoint,
         events::cloud_event::CloudEvent,
         params::Params,
         problem::{Code, Problem, problems},
@@ -14,7 +15,7 @@ use super::{
     },
     group_name, no_such_group,
 };
-use crate::{app::App, storage::groups::Parked};
+use crate::{access::scope::Scope, app::App, storage::groups::Parked};
 
 problems!(ListProblems, InvalidParameter, InvalidCursor, GroupNotFound, DatabaseUnavailable);
 problems!(Problems, InvalidParameter, GroupNotFound, ParkedEventNotFound, DatabaseUnavailable);
@@ -62,6 +63,7 @@ impl TryFrom<Parked> for ParkedEvent {
     path = "/groups/{name}/parked",
     operation_id = "listParkedEvents",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsRead])),
     params(
         ("name" = String, Path, description = "The group"),
         ("cursor" = Option<String>, Query, nullable = false, description = "A `next_cursor`"),
@@ -104,6 +106,7 @@ fn read_cursor(cursor: &str) -> Result<(Shard, i64), Problem> {
     path = "/groups/{name}/parked/{shard}/{position}/replay",
     operation_id = "replayParkedEvent",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsManage])),
     params(
         ("name" = String, Path, description = "The group"),
         ("shard" = u16, Path, description = "Of the event"),
@@ -120,9 +123,9 @@ pub async fn replay(
     let (name, shard, position) = path.into_inner();
     let name = group_name(&name)?;
     let asked = name.clone();
-    let done =
-        app.groups(move |groups| async move { groups.replay_parked(&asked, Shard(shard), position).await }).await?;
-    answer(&name, done)
+    let act = endpoint::act(&req, "parked.replay", format!("/groups/{name}/parked/{shard}/{position}"));
+    let done = app.groups(move |groups| async move { groups.replay_parked(&asked, Shard(shard), position).await });
+    answer(&name, app.recorded(act, done).await?)
 }
 
 /// Drop a parked event.
@@ -133,6 +136,7 @@ pub async fn replay(
     path = "/groups/{name}/parked/{shard}/{position}",
     operation_id = "dropParkedEvent",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsManage])),
     params(
         ("name" = String, Path, description = "The group"),
         ("shard" = u16, Path, description = "Of the event"),
@@ -149,9 +153,9 @@ pub async fn drop(
     let (name, shard, position) = path.into_inner();
     let name = group_name(&name)?;
     let asked = name.clone();
-    let done =
-        app.groups(move |groups| async move { groups.drop_parked(&asked, Shard(shard), position).await }).await?;
-    answer(&name, done)
+    let act = endpoint::act(&req, "parked.drop", format!("/groups/{name}/parked/{shard}/{position}"));
+    let done = app.groups(move |groups| async move { groups.drop_parked(&asked, Shard(shard), position).await });
+    answer(&name, app.recorded(act, done).await?)
 }
 
 fn answer(name: &str, done: Option<bool>) -> Result<HttpResponse, Problem> {

@@ -23,6 +23,7 @@ use super::{
     settle::{RefusedSettlement, SettlementRequest, settlements, shown},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     storage::groups::{Delivery, Poll, Polled},
 };
@@ -114,6 +115,7 @@ impl TryFrom<Delivery> for DeliveredEvent {
     path = "/groups/{name}/poll",
     operation_id = "pollGroup",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsConsume])),
     params(("name" = String, Path, description = "The group")),
     request_body(content = PollRequest),
     responses((status = 200, description = "The events", body = PollAnswer), Problems),

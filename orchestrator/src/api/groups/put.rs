@@ -11,7 +11,7 @@ use super::{
     definition::{GroupRequest, GroupView},
     get, own_group_name,
 };
-use crate::{app::App, storage::groups::PutGroup};
+use crate::{access::scope::Scope, app::App, storage::groups::PutGroup};
 
 problems!(
     Problems,
@@ -33,6 +33,7 @@ problems!(
     path = "/groups/{name}",
     operation_id = "putGroup",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsConsume])),
     params(("name" = String, Path, description = "A lower case letter and up to 62 of a-z, 0-9, _ and -")),
     request_body(content = GroupRequest),
     responses(

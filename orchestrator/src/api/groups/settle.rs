@@ -14,6 +14,7 @@ use super::{
     group_name, no_such_group,
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     storage::groups::{Settled, Settlement},
 };
@@ -105,6 +106,7 @@ pub struct SettleAnswer {
     path = "/groups/{name}/settle",
     operation_id = "settleEvents",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsConsume])),
     params(("name" = String, Path, description = "The group")),
     request_body(content = SettleRequest),
     responses((status = 200, description = "What was not taken", body = SettleAnswer), Problems),

@@ -22,6 +22,7 @@ use super::{
     poll::{DeliveredEvent, Next, checked, next},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     storage::groups::{Delivery, Poll},
 };
@@ -44,6 +45,7 @@ problems!(Problems, InvalidParameter, GroupNotFound, DatabaseUnavailable);
     path = "/groups/{name}/stream",
     operation_id = "streamGroup",
     tag = "groups",
+    security(("bearer" = [Scope::GroupsConsume])),
     params(
         ("name" = String, Path, description = "The group"),
         ("consumer" = String, Query, description = "Names one consumer among the group's"),
@@ -72,6 +74,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest, name: web::Path<Strin
     response
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Compressed, an event would wait for those after it.
+        .insert_header((header::CONTENT_ENCODING, "identity"))
         .insert_header(("X-Accel-Buffering", "no"));
     if req.method() == Method::HEAD {
         return Ok(response.finish());

@@ -18,9 +18,9 @@ use skald_core::shard::writer::Refusal;
 
 use super::{
     body::receive,
+    endpoint::{resource, unlisted},
     headers::WAIT_MAX,
     problem::{Code, Problem},
-    resource,
 };
 use crate::{
     app::App,
@@ -34,9 +34,9 @@ const GROWTH_MAX: usize = 4;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(resource("/internal/appends", [(Method::POST, web::to(append::handle))]))
-        .service(resource("/internal/sagas", [(Method::POST, web::to(start::handle))]))
-        .service(resource("/internal/sagas/{id}/inputs", [(Method::POST, web::to(input::handle))]));
+        .service(resource("/internal/appends", [unlisted(Method::POST, web::to(append::handle))]))
+        .service(resource("/internal/sagas", [unlisted(Method::POST, web::to(start::handle))]))
+        .service(resource("/internal/sagas/{id}/inputs", [unlisted(Method::POST, web::to(input::handle))]));
 }
 
 /// A message of another replica.

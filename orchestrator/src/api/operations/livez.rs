@@ -23,6 +23,7 @@ problems!(Problems);
     path = "/livez",
     operation_id = "getLiveness",
     tag = "operations",
+    security(()),
     responses((status = 200, description = "It is", body = Liveness), Problems),
 )]
 pub async fn handle() -> HttpResponse {

@@ -10,6 +10,7 @@ use super::super::{
     problem::{Problem, problems},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     metrics::Metrics,
     storage::{Tally, groups::ShardLag},
@@ -26,6 +27,7 @@ problems!(Problems, InvalidParameter);
     path = "/metrics",
     operation_id = "getMetrics",
     tag = "operations",
+    security(("bearer" = [Scope::SystemRead])),
     responses(
         (status = 200, description = "Prometheus' text format", content_type = "text/plain", body = String),
         Problems,

@@ -9,15 +9,15 @@ pub mod specification;
 
 use actix_web::{http::Method, web};
 
-use super::resource;
+use super::endpoint::{endpoint, resource, unlisted};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(resource("/", [(Method::GET, web::to(index::handle))]))
-        .service(resource("/livez", [(Method::GET, web::to(livez::handle))]))
-        .service(resource("/readyz", [(Method::GET, web::to(readyz::handle))]))
-        .service(resource("/metrics", [(Method::GET, web::to(metrics::handle))]))
-        .service(resource("/openapi.json", [(Method::GET, web::to(specification::handle))]))
-        .service(resource("/docs", [(Method::GET, web::to(docs::redirect))]))
-        .service(resource("/docs/{file:.*}", [(Method::GET, web::to(docs::handle))]));
+        .service(resource("/", [unlisted(Method::GET, web::to(index::handle))]))
+        .service(resource("/livez", [endpoint::<livez::__path_handle>(web::to(livez::handle))]))
+        .service(resource("/readyz", [endpoint::<readyz::__path_handle>(web::to(readyz::handle))]))
+        .service(resource("/metrics", [endpoint::<metrics::__path_handle>(web::to(metrics::handle))]))
+        .service(resource("/openapi.json", [endpoint::<specification::__path_handle>(web::to(specification::handle))]))
+        .service(resource("/docs", [unlisted(Method::GET, web::to(docs::redirect))]))
+        .service(resource("/docs/{file:.*}", [unlisted(Method::GET, web::to(docs::handle))]));
 }

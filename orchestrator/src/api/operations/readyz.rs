@@ -13,10 +13,11 @@ use skald_core::ids::Shard;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::{
+    endpoint,
     params::Params,
     problem::{Problem, problems},
 };
-use crate::{app::App, engine::Health, forward::owners::Owner, storage::groups::ShardLag};
+use crate::{access::scope::Scope, app::App, engine::Health, forward::owners::Owner, storage::groups::ShardLag};
 
 /// The database must answer by then.
 const PING_TIME_MAX: Duration = Duration::from_secs(2);
@@ -26,7 +27,7 @@ const PING_TIME_MAX: Duration = Duration::from_secs(2);
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it only describes")]
 struct ReadinessParams {
-    /// Show each check; without a value it means true.
+    /// Show each check, to whoever has the scope `system:read`; without a value it means true.
     #[param(nullable = false, inline, pattern = "^(true|false)?$")]
     verbose: Option<String>,
 }
@@ -78,6 +79,7 @@ problems!(Problems, InvalidParameter);
     path = "/readyz",
     operation_id = "getReadiness",
     tag = "operations",
+    security((), ("bearer" = [Scope::SystemRead])),
     params(ReadinessParams),
     responses(
         (status = 200, description = "It is ready", body = Readiness),
@@ -89,6 +91,9 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     let mut params = Params::of(&req);
     let verbose = params.take_flag("verbose");
     params.finish()?;
+    if verbose {
+        endpoint::admit(&req, Scope::SystemRead).await?;
+    }
     let health = app.engine().health();
     let (database, shards) = tokio::join!(database(&app), Shards::look(&app));
     let role = role(&app, &health, &shards);

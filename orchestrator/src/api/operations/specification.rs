@@ -18,6 +18,7 @@ problems!(Problems, InvalidParameter, DatabaseUnavailable);
     path = "/openapi.json",
     operation_id = "getSpecification",
     tag = "operations",
+    security(()),
     responses((status = 200, description = "This document", body = Object), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -93,6 +93,7 @@ problems!(
     path = "/sagas/{id}/steps/{step}/complete",
     operation_id = "completeStep",
     tag = "callbacks",
+    security(("callback_token" = [])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("step" = String, Path, description = "The step", example = "process_payment"),

@@ -7,7 +7,7 @@ use super::super::{
     problem::{Problem, problems},
     view::{SagaEvent, SagaEventPage},
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavailable);
 
@@ -19,6 +19,7 @@ problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavail
     path = "/sagas/{id}/events",
     operation_id = "listSagaEvents",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasRead])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("after" = Option<u64>, Query, nullable = false, description = "Only events of later versions; 0 if left out"),

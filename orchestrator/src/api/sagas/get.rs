@@ -13,7 +13,7 @@ use super::{
     },
     settled,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavailable);
 
@@ -26,6 +26,7 @@ problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavail
     path = "/sagas/{id}",
     operation_id = "getSaga",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasRead])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga", example = "01890a5d-ac96-774b-bcce-b302099a8057"),
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` that is known already", example = "\"12\""),

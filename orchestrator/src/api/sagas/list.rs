@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use skald_core::ids::SagaId;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::{
@@ -10,7 +11,7 @@ use super::super::{
     view::SagaSummary,
     words::{Moment, SagaMode, SagaStatus},
 };
-use crate::{app::App, storage::SagaFilter};
+use crate::{access::scope::Scope, app::App, storage::SagaFilter};
 
 /// A page of sagas, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,6 +60,7 @@ problems!(Problems, InvalidParameter, InvalidCursor, DatabaseUnavailable);
     path = "/sagas",
     operation_id = "listSagas",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasRead])),
     params(ListParams),
     responses((status = 200, description = "A page of sagas, newest first", body = SagaPage), Problems),
 )]
@@ -83,14 +85,14 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpRespons
     filter.statuses.dedup();
     // What the cursor is signed with: the filters, and neither place nor size of the page.
     let query = format!("{filter:?}");
-    filter.before = cursor.map(|cursor| app.cursors().read(&cursor, &query)).transpose()?;
+    filter.before = cursor.map(|cursor| app.cursors().read(&cursor, &query)).transpose()?.map(SagaId::from_uuid);
     filter.limit = limit + 1;
 
     let mut rows = app.read(|store| async move { store.list(&filter).await }).await?;
     debug_assert!(rows.len() <= LIMIT_MAX as usize + 1, "the store keeps to the limit");
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| more).map(|last| app.cursors().after(last.id, &query));
+    let next_cursor = rows.last().filter(|_| more).map(|last| app.cursors().after(last.id.as_uuid(), &query));
     let items = rows.into_iter().map(SagaSummary::from).collect();
     Ok(HttpResponse::Ok().json(SagaPage { items, next_cursor }))
 }

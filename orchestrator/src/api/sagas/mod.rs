@@ -15,27 +15,35 @@ pub mod stream;
 
 use actix_web::{
     guard::{self, GuardContext},
-    http::Method,
     web,
 };
 use skald_core::ids::SagaId;
 
-use super::resource;
+use super::endpoint::{endpoint, resource};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     let sagas = web::scope("/sagas")
-        .service(resource("", [(Method::GET, web::to(list::handle)), (Method::POST, web::to(start_any::handle))]))
+        .service(resource(
+            "",
+            [
+                endpoint::<list::__path_handle>(web::to(list::handle)),
+                endpoint::<start_any::__path_handle>(web::to(start_any::handle)),
+            ],
+        ))
         // What follows is a definition's name, or a saga's id.
         .service(
             web::resource("/{definition}")
                 .guard(guard::Not(guard::fn_guard(ends_with_an_id)))
-                .route(web::post().to(start::handle))
+                .route(endpoint::<start::__path_handle>(web::to(start::handle)).into_route())
                 .default_service(web::to(start::not_a_saga)),
         )
-        .service(resource("/{id}", [(Method::GET, web::to(get::handle))]))
-        .service(resource("/{id}/events", [(Method::GET, web::to(events::handle))]))
-        .service(resource("/{id}/stream", [(Method::GET, web::to(stream::handle))]))
-        .service(resource("/{id}/steps/{step}/complete", [(Method::POST, web::to(complete::handle))]));
+        .service(resource("/{id}", [endpoint::<get::__path_handle>(web::to(get::handle))]))
+        .service(resource("/{id}/events", [endpoint::<events::__path_handle>(web::to(events::handle))]))
+        .service(resource("/{id}/stream", [endpoint::<stream::__path_handle>(web::to(stream::handle))]))
+        .service(resource(
+            "/{id}/steps/{step}/complete",
+            [endpoint::<complete::__path_handle>(web::to(complete::handle))],
+        ));
     config.service(sagas);
 }
 

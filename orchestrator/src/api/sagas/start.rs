@@ -6,7 +6,7 @@ use skald_core::event::Mode;
 use super::{
     super::{
         body::JsonBody,
-        method_not_allowed,
+        endpoint::method_not_allowed,
         params::{ModeParam, Params, saga_id},
         problem::Problem,
         request::RequestContext,
@@ -14,7 +14,7 @@ use super::{
     described::{StartHeaders, StartProblems, Started},
     starting::{Ask, asked_in_headers, start},
 };
-use crate::{app::App, events::stream_name::StreamName};
+use crate::{access::scope::Scope, app::App, events::stream_name::StreamName};
 
 /// Start a saga.
 ///
@@ -32,6 +32,7 @@ use crate::{app::App, events::stream_name::StreamName};
     path = "/sagas/{definition}",
     operation_id = "startSaga",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasStart])),
     params(
         ("definition" = String, Path, description = "Name of the definition", example = "checkout"),
         ("version" = Option<u32>, Query, minimum = 1, description = "Version of the definition; the highest if left out"),

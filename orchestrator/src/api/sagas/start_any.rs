@@ -19,7 +19,7 @@ use super::{
     described::{StartHeaders, StartProblems, Started},
     starting::{Ask, asked_in_headers, start},
 };
-use crate::{app::App, events::stream_name::StreamName};
+use crate::{access::scope::Scope, app::App, events::stream_name::StreamName};
 
 /// A saga to start.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -64,6 +64,7 @@ fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     path = "/sagas",
     operation_id = "startAnySaga",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasStart])),
     params(
         StartHeaders,
     ),

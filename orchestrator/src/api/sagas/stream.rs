@@ -25,7 +25,7 @@ use super::super::{
     problem::{Problem, problems},
     view::SagaEvent,
 };
-use crate::{app::App, engine::Progress};
+use crate::{access::scope::Scope, app::App, engine::Progress};
 
 /// A comment is sent so often, so that nobody in between takes the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -48,6 +48,7 @@ problems!(Problems, InvalidParameter, SagaNotFound, SagaRemoved, DatabaseUnavail
     path = "/sagas/{id}/stream",
     operation_id = "streamSagaEvents",
     tag = "sagas",
+    security(("bearer" = [Scope::SagasRead])),
     params(
         ("id" = String, Path, format = "uuid", description = "The saga"),
         ("after" = Option<u64>, Query, nullable = false, description = "Only events of later versions"),
@@ -74,6 +75,8 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest, id: web::Path<String>
     response
         .content_type("text/event-stream; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        // Compressed, an event would wait for those after it.
+        .insert_header((header::CONTENT_ENCODING, "identity"))
         .insert_header(("X-Accel-Buffering", "no"));
     if req.method() == Method::HEAD {
         return Ok(response.finish());

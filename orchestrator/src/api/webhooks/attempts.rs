@@ -12,7 +12,7 @@ use super::{
     },
     no_such_webhook, webhook_id,
 };
-use crate::{app::App, storage::webhooks::Attempt};
+use crate::{access::scope::Scope, app::App, storage::webhooks::Attempt};
 
 problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
 
@@ -74,6 +74,7 @@ impl From<Attempt> for WebhookAttempt {
     path = "/webhooks/{id}/attempts",
     operation_id = "listWebhookAttempts",
     tag = "webhooks",
+    security(("bearer" = [Scope::WebhooksRead])),
     params(
         ("id" = String, Path, description = "The webhook"),
         ("cursor" = Option<i64>, Query, nullable = false, description = "A `next_cursor`"),

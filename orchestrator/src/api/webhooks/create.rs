@@ -7,12 +7,14 @@ use utoipa::ToSchema;
 use super::{
     super::{
         body::Form,
+        endpoint,
         params::Params,
         problem::{Code, FieldProblem, Problem, problems},
     },
     view::{SagaNews, WebhookView},
 };
 use crate::{
+    access::scope::Scope,
     app::App,
     webhooks::registry::{WEBHOOKS_MAX, Wanted},
 };
@@ -57,6 +59,7 @@ pub struct WebhookRequest {
     path = "/webhooks",
     operation_id = "createWebhook",
     tag = "webhooks",
+    security(("bearer" = [Scope::WebhooksWrite])),
     request_body(content = WebhookRequest),
     responses(
         (status = 201, description = "The webhook, with its secret", body = WebhookView,
@@ -72,10 +75,12 @@ pub async fn handle(
     Params::of(&req).finish()?;
     let wanted = checked(&app, request)?;
     let now = app.clock().now();
-    let made = app.webhooks(move |registry| async move { registry.add(wanted, now).await }).await?;
-    let Some(webhook) = made else {
-        return Err(Problem::new(Code::TooManyWebhooks, format!("There are {WEBHOOKS_MAX} already: delete one.")));
+    let adding = app.webhooks(move |registry| async move { registry.add(wanted, now).await });
+    let add = async {
+        let full = || Problem::new(Code::TooManyWebhooks, format!("There are {WEBHOOKS_MAX} already: delete one."));
+        adding.await?.ok_or_else(full)
     };
+    let webhook = app.recorded(endpoint::act(&req, "webhook.create", "/webhooks".to_owned()), add).await?;
     let secret = app.webhook_registry().secret(&webhook);
     let location = format!("/webhooks/{}", webhook.id);
     let body = WebhookView::from(webhook).with_secret(secret);

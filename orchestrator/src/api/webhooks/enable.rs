@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
     super::{
+        endpoint,
         params::Params,
         problem::{Problem, problems},
     },
@@ -11,7 +12,7 @@ use super::{
     view::WebhookView,
     webhook_id,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
 
@@ -23,13 +24,15 @@ problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
     path = "/webhooks/{id}/enable",
     operation_id = "enableWebhook",
     tag = "webhooks",
+    security(("bearer" = [Scope::WebhooksWrite])),
     params(("id" = String, Path, description = "The webhook")),
     responses((status = 200, description = "The webhook", body = WebhookView), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let id = webhook_id(&id)?;
-    let enabled = app.webhooks(move |registry| async move { registry.enable(id).await }).await?;
+    let act = endpoint::act(&req, "webhook.enable", format!("/webhooks/{id}"));
+    let enabled = app.recorded(act, app.webhooks(move |registry| async move { registry.enable(id).await })).await?;
     let webhook = enabled.ok_or_else(|| no_such_webhook(id))?;
     Ok(HttpResponse::Ok().json(WebhookView::from(webhook)))
 }

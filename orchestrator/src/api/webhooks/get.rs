@@ -11,7 +11,7 @@ use super::{
     view::WebhookView,
     webhook_id,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
 
@@ -21,6 +21,7 @@ problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
     path = "/webhooks/{id}",
     operation_id = "getWebhook",
     tag = "webhooks",
+    security(("bearer" = [Scope::WebhooksRead])),
     params(("id" = String, Path, description = "The webhook")),
     responses((status = 200, description = "The webhook", body = WebhookView), Problems),
 )]

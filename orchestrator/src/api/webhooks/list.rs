@@ -11,7 +11,7 @@ use super::{
     },
     view::WebhookView,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, DatabaseUnavailable);
 
@@ -27,6 +27,7 @@ pub struct WebhookList {
     path = "/webhooks",
     operation_id = "listWebhooks",
     tag = "webhooks",
+    security(("bearer" = [Scope::WebhooksRead])),
     responses((status = 200, description = "Every webhook", body = WebhookList), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -11,21 +11,33 @@ pub mod rotate;
 mod tests;
 pub mod view;
 
-use actix_web::{http::Method, web};
+use actix_web::web;
 use uuid::Uuid;
 
 use super::{
+    endpoint::{endpoint, resource},
     problem::{Code, Problem},
-    resource,
 };
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     let webhooks = web::scope("/webhooks")
-        .service(resource("", [(Method::GET, web::to(list::handle)), (Method::POST, web::to(create::handle))]))
-        .service(resource("/{id}", [(Method::GET, web::to(get::handle)), (Method::DELETE, web::to(delete::handle))]))
-        .service(resource("/{id}/enable", [(Method::POST, web::to(enable::handle))]))
-        .service(resource("/{id}/rotate", [(Method::POST, web::to(rotate::handle))]))
-        .service(resource("/{id}/attempts", [(Method::GET, web::to(attempts::handle))]));
+        .service(resource(
+            "",
+            [
+                endpoint::<list::__path_handle>(web::to(list::handle)),
+                endpoint::<create::__path_handle>(web::to(create::handle)),
+            ],
+        ))
+        .service(resource(
+            "/{id}",
+            [
+                endpoint::<get::__path_handle>(web::to(get::handle)),
+                endpoint::<delete::__path_handle>(web::to(delete::handle)),
+            ],
+        ))
+        .service(resource("/{id}/enable", [endpoint::<enable::__path_handle>(web::to(enable::handle))]))
+        .service(resource("/{id}/rotate", [endpoint::<rotate::__path_handle>(web::to(rotate::handle))]))
+        .service(resource("/{id}/attempts", [endpoint::<attempts::__path_handle>(web::to(attempts::handle))]));
     config.service(webhooks);
 }
 

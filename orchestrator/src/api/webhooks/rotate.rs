@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
     super::{
+        endpoint,
         params::Params,
         problem::{Problem, problems},
     },
@@ -11,7 +12,7 @@ use super::{
     view::WebhookView,
     webhook_id,
 };
-use crate::app::App;
+use crate::{access::scope::Scope, app::App};
 
 problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
 
@@ -23,13 +24,16 @@ problems!(Problems, InvalidParameter, WebhookNotFound, DatabaseUnavailable);
     path = "/webhooks/{id}/rotate",
     operation_id = "rotateWebhookSecret",
     tag = "webhooks",
+    security(("bearer" = [Scope::WebhooksWrite])),
     params(("id" = String, Path, description = "The webhook")),
     responses((status = 200, description = "The webhook, with its new secret", body = WebhookView), Problems),
 )]
 pub async fn handle(app: web::Data<App>, req: HttpRequest, id: web::Path<String>) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let (id, now) = (webhook_id(&id)?, app.clock().now());
-    let rotated = app.webhooks(move |registry| async move { registry.rotate(id, now).await }).await?;
+    let act = endpoint::act(&req, "webhook.rotate", format!("/webhooks/{id}"));
+    let rotating = app.webhooks(move |registry| async move { registry.rotate(id, now).await });
+    let rotated = app.recorded(act, rotating).await?;
     let webhook = rotated.ok_or_else(|| no_such_webhook(id))?;
     let secret = app.webhook_registry().secret(&webhook);
     Ok(HttpResponse::Ok().json(WebhookView::from(webhook).with_secret(secret)))

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header::HeaderMap};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::config::Secret;
 
 /// Longer than the server waits for a saga's end.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(75);
@@ -19,6 +24,8 @@ pub struct Remote {
     flag: &'static str,
     base: Url,
     client: Client,
+    /// Who asks; not shown in `Debug`.
+    authorization: Option<HeaderValue>,
 }
 
 /// A whole answer.
@@ -47,7 +54,22 @@ pub fn client() -> anyhow::Result<Client> {
 
 impl Remote {
     pub fn new(client: &Client, name: &'static str, flag: &'static str, base: &Url) -> Self {
-        Self { name, flag, base: base.clone(), client: client.clone() }
+        Self { name, flag, base: base.clone(), client: client.clone(), authorization: None }
+    }
+
+    /// The same server, shown this key with every request.
+    ///
+    /// # Errors
+    ///
+    /// When no header can carry it.
+    pub fn showing(self, key: Option<&Secret>) -> anyhow::Result<Self> {
+        let header = |key: &Secret| -> anyhow::Result<HeaderValue> {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
+                .context("the key has characters that no header can carry")?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        Ok(Self { authorization: key.map(header).transpose()?, ..self })
     }
 
     pub fn url(&self) -> &str {
@@ -55,7 +77,8 @@ impl Remote {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url()))
+        let request = self.client.request(method, format!("{}{path}", self.url()));
+        self.authorization.iter().fold(request, |request, shown| request.header(AUTHORIZATION, shown))
     }
 
     /// # Errors

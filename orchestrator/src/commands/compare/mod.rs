@@ -127,7 +127,7 @@ impl<'a> Comparison<'a> {
             args,
             modes,
             server: Server {
-                remote: Remote::new(&client, "Skald", "--url", &args.url),
+                remote: Remote::new(&client, "Skald", "--url", &args.url).showing(args.key.read()?.as_ref())?,
                 definition: args.definition.clone(),
             },
             shop: Shop {

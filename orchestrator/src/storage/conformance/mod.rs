@@ -1,5 +1,6 @@
 //! What every store must do: one suite, run against each of them on a fresh database per test.
 
+mod access;
 mod appends;
 mod audits;
 mod commits;
@@ -127,6 +128,11 @@ on_both! {
     lifecycle::ping_and_clock_answer,
     lifecycle::a_definition_is_immutable,
     lifecycle::pauses_are_added_replaced_and_removed,
+    access::a_key_is_added_once_and_with_its_entry,
+    access::a_key_is_revoked_once_and_stays_known,
+    access::a_key_that_is_good_gets_one_successor_and_an_end,
+    access::entries_are_listed_newest_first_by_each_filter,
+    access::the_audit_log_cannot_be_changed,
     webhooks::attempts_are_listed_latest_first_and_forgotten,
     webhooks::webhooks_are_added_changed_and_removed,
     subjects::a_subject_has_one_key_that_lives,

@@ -9,6 +9,7 @@
 //!
 //! What PostgreSQL-compatible engines lack is not used: no session advisory locks, no LISTEN, no serial numbers.
 
+mod access;
 mod audit;
 mod columns;
 mod commit;

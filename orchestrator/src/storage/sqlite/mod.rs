@@ -7,6 +7,7 @@
 //! A second process on the same file finds the shard's lease taken, as on PostgreSQL; the file's own lock keeps the two
 //! from writing at once.
 
+mod access;
 mod audit;
 mod commit;
 mod event_stats;

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Method, RequestBuilder, StatusCode, Url, header::RETRY_AFTER, redirect, retry};
+use reqwest::{
+    Method, RequestBuilder, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER},
+    redirect, retry,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 use thiserror::Error;
@@ -29,7 +33,22 @@ const DETAIL_CHARS_MAX: usize = 500;
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
+    key: Option<ApiKey>,
     replicas: Arc<Replicas>,
+}
+
+/// What shows Skald who asks: one of its keys, or a token of the issuer that it trusts. Never shown in `Debug`.
+#[derive(Debug, Clone)]
+pub struct ApiKey(HeaderValue);
+
+impl ApiKey {
+    /// # Errors
+    /// The text has characters that no header can carry.
+    pub fn new(text: &str) -> Result<Self, ClientError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", text.trim())).map_err(|_| ClientError::Key)?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
 }
 
 /// Where Skald can be asked. All ask the same one, until that one cannot answer.
@@ -61,6 +80,8 @@ impl Replicas {
 pub enum ClientError {
     #[error("`{0}` is not a URL that begins with http:// or https://")]
     Url(String),
+    #[error("the key for Skald has characters that no header can carry")]
+    Key,
     #[error("cannot set up the HTTP client: {0}")]
     Setup(#[source] reqwest::Error),
     /// No whole answer, or one that says "not now": the same request may well succeed later.
@@ -168,7 +189,13 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(ClientError::Setup)?;
-        Ok(Self { http, replicas: Arc::new(Replicas { urls, turn: AtomicUsize::new(0) }) })
+        Ok(Self { http, key: None, replicas: Arc::new(Replicas { urls, turn: AtomicUsize::new(0) }) })
+    }
+
+    /// The same client, showing this key with every request.
+    #[must_use]
+    pub fn with_key(self, key: ApiKey) -> Self {
+        Self { key: Some(key), ..self }
     }
 
     /// All events of a stream after a version, in order; empty when there is no such stream.
@@ -257,6 +284,7 @@ impl Client {
         let turn = self.replicas.turn();
         let base = self.replicas.url(turn).as_str().trim_end_matches('/');
         let request = self.http.request(method, format!("{base}{path}"));
+        let request = self.key.iter().fold(request, |request, ApiKey(key)| request.header(AUTHORIZATION, key));
         let result = send(body.into_iter().fold(request, RequestBuilder::json), wait).await;
         if matches!(result, Err(ClientError::Unavailable { .. })) {
             self.replicas.move_on_from(turn);

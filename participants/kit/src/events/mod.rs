@@ -11,7 +11,7 @@ pub use skald_core::personal::{ERASED, HIDDEN};
 pub(crate) use self::{append::APPENDS_MAX, client::segment};
 pub use self::{
     append::{Appended, Expected},
-    client::{Client, ClientError, EventPage, EventQuery, Refusal},
+    client::{ApiKey, Client, ClientError, EventPage, EventQuery, Refusal},
 };
 
 /// One event, a CloudEvent 1.0.
