@@ -10,6 +10,7 @@ use crate::{
 };
 
 const CONFIG: &str = "monitoring/prometheus/prometheus.yml";
+const RULES: [&str; 2] = ["monitoring/prometheus/rules/recording.yml", "monitoring/prometheus/rules/alerts.yml"];
 const TESTS: &str = "monitoring/prometheus/tests/alerts.yml";
 const ALERTMANAGER: &str = "monitoring/alertmanager/alertmanager.yml";
 
@@ -18,7 +19,9 @@ const ALERTMANAGER: &str = "monitoring/alertmanager/alertmanager.yml";
 /// A file is malformed, or an alert does not do what its test says.
 pub fn run() -> Result<()> {
     ensure_installed()?;
-    check(command("promtool").args(["check", "config", CONFIG]))?;
+    // The files that it names are where Prometheus runs.
+    check(command("promtool").args(["check", "config", "--syntax-only", CONFIG]))?;
+    check(command("promtool").args(["check", "rules"]).args(RULES))?;
     check(command("promtool").args(["test", "rules", TESTS]))?;
     if !is_installed("amtool") && may_install() {
         apt_install(&["prometheus-alertmanager"])?;
