@@ -40,6 +40,9 @@ __all__ = [
     "AppendResult",
     "AppendResults",
     "AppendedEvents",
+    "AuditEnd",
+    "AuditItem",
+    "AuditPage",
     "BulkFilter",
     "BulkRefusal",
     "BulkRequest",
@@ -156,6 +159,9 @@ from skald_client.generated.models.append_many_request import AppendManyRequest 
 from skald_client.generated.models.append_result import AppendResult as AppendResult
 from skald_client.generated.models.append_results import AppendResults as AppendResults
 from skald_client.generated.models.appended_events import AppendedEvents as AppendedEvents
+from skald_client.generated.models.audit_end import AuditEnd as AuditEnd
+from skald_client.generated.models.audit_item import AuditItem as AuditItem
+from skald_client.generated.models.audit_page import AuditPage as AuditPage
 from skald_client.generated.models.bulk_filter import BulkFilter as BulkFilter
 from skald_client.generated.models.bulk_refusal import BulkRefusal as BulkRefusal
 from skald_client.generated.models.bulk_request import BulkRequest as BulkRequest

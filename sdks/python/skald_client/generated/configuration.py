@@ -114,6 +114,8 @@ HTTPSignatureAuthSetting = TypedDict(
 AuthSettings = TypedDict(
     "AuthSettings",
     {
+        "bearer": BearerAuthSetting,
+        "callback_token": APIKeyAuthSetting,
     },
     total=False,
 )
@@ -180,6 +182,26 @@ class Configuration:
     :param datetime_format: Datetime format string for serialization.
     :param date_format: Date format string for serialization.
 
+    :Example:
+
+    API Key Authentication Example.
+    Given the following security scheme in the OpenAPI specification:
+      components:
+        securitySchemes:
+          cookieAuth:         # name for the security scheme
+            type: apiKey
+            in: cookie
+            name: JSESSIONID  # cookie name
+
+    You can programmatically set the cookie:
+
+conf = skald_client.generated.Configuration(
+    api_key={'cookieAuth': 'abc123'}
+    api_key_prefix={'cookieAuth': 'JSESSIONID'}
+)
+
+    The following cookie will be added to the HTTP request:
+       Cookie: JSESSIONID abc123
     """
 
     _default: ClassVar[Optional[Self]] = None
@@ -542,6 +564,22 @@ class Configuration:
         :return: The Auth Settings information dict.
         """
         auth: AuthSettings = {}
+        if self.access_token is not None:
+            auth['bearer'] = {
+                'type': 'bearer',
+                'in': 'header',
+                'key': 'Authorization',
+                'value': 'Bearer ' + self.access_token
+            }
+        if 'callback_token' in self.api_key:
+            auth['callback_token'] = {
+                'type': 'api_key',
+                'in': 'header',
+                'key': 'Saga-Callback-Token',
+                'value': self.get_api_key_with_prefix(
+                    'callback_token',
+                ),
+            }
         return auth
 
     def to_debug_report(self) -> str:

@@ -19,7 +19,7 @@ pub struct AbandonSagaParams {
     /// The saga
     pub id: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
     pub if_match: Option<String>,
@@ -33,7 +33,7 @@ pub struct AbandonSagaParams {
 #[derive(Clone, Debug)]
 pub struct AbandonSagasParams {
     pub bulk_request: models::BulkRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
     pub idempotency_key: Option<String>,
@@ -47,7 +47,7 @@ pub struct CompensateSagaParams {
     /// The saga
     pub id: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
     pub if_match: Option<String>,
@@ -61,7 +61,7 @@ pub struct CompensateSagaParams {
 #[derive(Clone, Debug)]
 pub struct CompensateSagasParams {
     pub bulk_request: models::BulkRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
     pub idempotency_key: Option<String>,
@@ -75,7 +75,7 @@ pub struct EraseSubjectParams {
     /// As the definitions' `personal.subject` gives it
     pub id: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
@@ -86,6 +86,24 @@ pub struct EraseSubjectParams {
 pub struct GetSubjectParams {
     /// As the definitions' `personal.subject` gives it
     pub id: String,
+    /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
+    pub x_correlation_id: Option<String>,
+}
+
+/// struct for passing parameters to the method [`list_audit_log`]
+#[derive(Clone, Debug)]
+pub struct ListAuditLogParams {
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    pub target: Option<String>,
+    pub request_id: Option<String>,
+    pub outcome: Option<models::AuditEnd>,
+    pub recorded_after: Option<chrono::DateTime<chrono::FixedOffset>>,
+    pub recorded_before: Option<chrono::DateTime<chrono::FixedOffset>>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Items of a page; 50 if left out.
+    pub limit: Option<u32>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
 }
@@ -110,7 +128,7 @@ pub struct PauseDefinitionParams {
     /// The definition
     pub name: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
@@ -122,7 +140,7 @@ pub struct PauseParticipantParams {
     /// The participant
     pub name: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
@@ -136,7 +154,7 @@ pub struct ResolveStepParams {
     /// The step
     pub step: String,
     pub resolve_request: models::ResolveRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
     pub if_match: Option<String>,
@@ -152,7 +170,7 @@ pub struct ResumeDefinitionParams {
     /// The definition
     pub name: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
@@ -164,7 +182,7 @@ pub struct ResumeParticipantParams {
     /// The participant
     pub name: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
@@ -176,7 +194,7 @@ pub struct RetrySagaParams {
     /// The saga
     pub id: String,
     pub retry_request: models::RetryRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
     pub if_match: Option<String>,
@@ -190,7 +208,7 @@ pub struct RetrySagaParams {
 #[derive(Clone, Debug)]
 pub struct RetrySagasParams {
     pub bulk_request: models::BulkRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
     pub idempotency_key: Option<String>,
@@ -206,7 +224,7 @@ pub struct RetryStepParams {
     /// The step
     pub step: String,
     pub operator_request: models::OperatorRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
     pub if_match: Option<String>,
@@ -224,7 +242,7 @@ pub struct SkipStepParams {
     /// The step
     pub step: String,
     pub skip_request: models::SkipRequest,
-    /// Who acts; required here or as `actor` in the body.
+    /// Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
     pub x_actor: Option<String>,
     /// Only if the saga is still at this revision: its `ETag`.
     pub if_match: Option<String>,
@@ -239,6 +257,8 @@ pub struct SkipStepParams {
 #[serde(untagged)]
 pub enum AbandonSagaError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -247,6 +267,7 @@ pub enum AbandonSagaError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -257,9 +278,12 @@ pub enum AbandonSagaError {
 #[serde(untagged)]
 pub enum AbandonSagasError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -270,6 +294,8 @@ pub enum AbandonSagasError {
 #[serde(untagged)]
 pub enum CompensateSagaError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -278,6 +304,7 @@ pub enum CompensateSagaError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -288,9 +315,12 @@ pub enum CompensateSagaError {
 #[serde(untagged)]
 pub enum CompensateSagasError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -301,11 +331,14 @@ pub enum CompensateSagasError {
 #[serde(untagged)]
 pub enum EraseSubjectError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -316,7 +349,23 @@ pub enum EraseSubjectError {
 #[serde(untagged)]
 pub enum GetSubjectError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
+    Status500(models::Problem),
+    Status503(models::Problem),
+    UnknownValue(serde_json::Value),
+}
+
+/// struct for typed errors of method [`list_audit_log`]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ListAuditLogError {
+    Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -327,6 +376,9 @@ pub enum GetSubjectError {
 #[serde(untagged)]
 pub enum ListPausesError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -337,6 +389,9 @@ pub enum ListPausesError {
 #[serde(untagged)]
 pub enum ListReplicasError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -347,10 +402,13 @@ pub enum ListReplicasError {
 #[serde(untagged)]
 pub enum PauseDefinitionError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -361,10 +419,13 @@ pub enum PauseDefinitionError {
 #[serde(untagged)]
 pub enum PauseParticipantError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -375,6 +436,8 @@ pub enum PauseParticipantError {
 #[serde(untagged)]
 pub enum ResolveStepError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -383,6 +446,7 @@ pub enum ResolveStepError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -393,10 +457,13 @@ pub enum ResolveStepError {
 #[serde(untagged)]
 pub enum ResumeDefinitionError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -407,10 +474,13 @@ pub enum ResumeDefinitionError {
 #[serde(untagged)]
 pub enum ResumeParticipantError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -421,6 +491,8 @@ pub enum ResumeParticipantError {
 #[serde(untagged)]
 pub enum RetrySagaError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -429,6 +501,7 @@ pub enum RetrySagaError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -439,9 +512,12 @@ pub enum RetrySagaError {
 #[serde(untagged)]
 pub enum RetrySagasError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -452,6 +528,8 @@ pub enum RetrySagasError {
 #[serde(untagged)]
 pub enum RetryStepError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -460,6 +538,7 @@ pub enum RetryStepError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -470,6 +549,8 @@ pub enum RetryStepError {
 #[serde(untagged)]
 pub enum SkipStepError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -478,6 +559,7 @@ pub enum SkipStepError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -507,6 +589,9 @@ pub async fn abandon_saga(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -559,6 +644,9 @@ pub async fn abandon_sagas(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.bulk_request);
 
     let req = req_builder.build()?;
@@ -615,6 +703,9 @@ pub async fn compensate_saga(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -667,6 +758,9 @@ pub async fn compensate_sagas(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.bulk_request);
 
     let req = req_builder.build()?;
@@ -717,6 +811,9 @@ pub async fn erase_subject(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -763,6 +860,9 @@ pub async fn get_subject(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -794,6 +894,81 @@ pub async fn get_subject(
     }
 }
 
+/// Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+pub async fn list_audit_log(
+    configuration: &configuration::Configuration,
+    params: ListAuditLogParams,
+) -> Result<models::AuditPage, Error<ListAuditLogError>> {
+    let uri_str = format!("{}/admin/audit", configuration.base_path);
+    let mut req_builder = configuration.client.request(reqwest::Method::GET, &uri_str);
+
+    if let Some(ref param_value) = params.actor {
+        req_builder = req_builder.query(&[("actor", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.action {
+        req_builder = req_builder.query(&[("action", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.target {
+        req_builder = req_builder.query(&[("target", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.request_id {
+        req_builder = req_builder.query(&[("request_id", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.outcome {
+        req_builder = req_builder.query(&[("outcome", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.recorded_after {
+        req_builder = req_builder.query(&[("recorded_after", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.recorded_before {
+        req_builder = req_builder.query(&[("recorded_before", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.cursor {
+        req_builder = req_builder.query(&[("cursor", &param_value.to_string())]);
+    }
+    if let Some(ref param_value) = params.limit {
+        req_builder = req_builder.query(&[("limit", &param_value.to_string())]);
+    }
+    if let Some(ref user_agent) = configuration.user_agent {
+        req_builder = req_builder.header(reqwest::header::USER_AGENT, user_agent.clone());
+    }
+    if let Some(param_value) = params.x_correlation_id {
+        req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
+    }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
+
+    let req = req_builder.build()?;
+    let resp = configuration.client.execute(req).await?;
+
+    let status = resp.status();
+    let content_type =
+        resp.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("application/octet-stream");
+    let content_type = super::ContentType::from(content_type);
+
+    if !status.is_client_error() && !status.is_server_error() {
+        let content = resp.text().await?;
+        match content_type {
+            ContentType::Json => serde_json::from_str(&content).map_err(Error::from),
+            ContentType::Text => {
+                return Err(Error::from(serde_json::Error::custom(
+                    "Received `text/plain` content type response that cannot be converted to `models::AuditPage`",
+                )));
+            }
+            ContentType::Unsupported(unknown_type) => {
+                return Err(Error::from(serde_json::Error::custom(format!(
+                    "Received `{unknown_type}` content type response that cannot be converted to `models::AuditPage`"
+                ))));
+            }
+        }
+    } else {
+        let content = resp.text().await?;
+        let entity: Option<ListAuditLogError> = serde_json::from_str(&content).ok();
+        Err(Error::ResponseError(ResponseContent { status, content, entity }))
+    }
+}
+
 pub async fn list_pauses(
     configuration: &configuration::Configuration,
     params: ListPausesParams,
@@ -807,6 +982,9 @@ pub async fn list_pauses(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -852,6 +1030,9 @@ pub async fn list_replicas(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -904,6 +1085,9 @@ pub async fn pause_definition(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -957,6 +1141,9 @@ pub async fn pause_participant(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -1017,6 +1204,9 @@ pub async fn resolve_step(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.resolve_request);
 
     let req = req_builder.build()?;
@@ -1070,6 +1260,9 @@ pub async fn resume_definition(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -1107,6 +1300,9 @@ pub async fn resume_participant(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -1146,6 +1342,9 @@ pub async fn retry_saga(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.retry_request);
 
     let req = req_builder.build()?;
@@ -1198,6 +1397,9 @@ pub async fn retry_sagas(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.bulk_request);
 
     let req = req_builder.build()?;
@@ -1258,6 +1460,9 @@ pub async fn retry_step(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.operator_request);
 
     let req = req_builder.build()?;
@@ -1318,6 +1523,9 @@ pub async fn skip_step(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.skip_request);
 
     let req = req_builder.build()?;

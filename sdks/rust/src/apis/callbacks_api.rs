@@ -67,6 +67,14 @@ pub async fn complete_step(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref apikey) = configuration.api_key {
+        let key = apikey.key.clone();
+        let value = match apikey.prefix {
+            Some(ref prefix) => format!("{} {}", prefix, key),
+            None => key,
+        };
+        req_builder = req_builder.header("Saga-Callback-Token", value);
+    };
     req_builder = req_builder.json(&params.callback_request);
 
     let req = req_builder.build()?;

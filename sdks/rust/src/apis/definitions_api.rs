@@ -69,7 +69,10 @@ pub struct RegisterDefinitionParams {
 #[serde(untagged)]
 pub enum GetDefinitionError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -80,6 +83,9 @@ pub enum GetDefinitionError {
 #[serde(untagged)]
 pub enum GetDefinitionSchemaError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     UnknownValue(serde_json::Value),
 }
@@ -89,7 +95,10 @@ pub enum GetDefinitionSchemaError {
 #[serde(untagged)]
 pub enum GetDefinitionVersionError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -100,6 +109,9 @@ pub enum GetDefinitionVersionError {
 #[serde(untagged)]
 pub enum ListDefinitionsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -110,11 +122,14 @@ pub enum ListDefinitionsError {
 #[serde(untagged)]
 pub enum RegisterDefinitionError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -136,6 +151,9 @@ pub async fn get_definition(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -181,6 +199,9 @@ pub async fn get_definition_schema(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -230,6 +251,9 @@ pub async fn get_definition_version(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -280,6 +304,9 @@ pub async fn list_definitions(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -325,6 +352,9 @@ pub async fn register_definition(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.body);
 
     let req = req_builder.build()?;

@@ -114,6 +114,8 @@ pub struct ReplayEventsParams {
 #[serde(untagged)]
 pub enum AppendEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status409(models::Problem),
@@ -121,6 +123,7 @@ pub enum AppendEventsError {
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -131,9 +134,12 @@ pub enum AppendEventsError {
 #[serde(untagged)]
 pub enum AppendToStreamsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     UnknownValue(serde_json::Value),
 }
@@ -143,6 +149,9 @@ pub enum AppendToStreamsError {
 #[serde(untagged)]
 pub enum GetEventStatsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -153,8 +162,11 @@ pub enum GetEventStatsError {
 #[serde(untagged)]
 pub enum GetStreamStateError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status410(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -165,7 +177,10 @@ pub enum GetStreamStateError {
 #[serde(untagged)]
 pub enum ListEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -176,8 +191,11 @@ pub enum ListEventsError {
 #[serde(untagged)]
 pub enum ListStreamEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status410(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -188,10 +206,13 @@ pub enum ListStreamEventsError {
 #[serde(untagged)]
 pub enum ReplayEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -214,6 +235,9 @@ pub async fn append_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.append_events_request);
 
     let req = req_builder.build()?;
@@ -263,6 +287,9 @@ pub async fn append_to_streams(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.append_many_request);
 
     let req = req_builder.build()?;
@@ -309,6 +336,9 @@ pub async fn get_event_stats(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -357,6 +387,9 @@ pub async fn get_stream_state(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -441,6 +474,9 @@ pub async fn list_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -495,6 +531,9 @@ pub async fn list_stream_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -540,6 +579,9 @@ pub async fn replay_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.replay_request);
 
     let req = req_builder.build()?;

@@ -112,7 +112,10 @@ pub struct SettleEventsParams {
 #[serde(untagged)]
 pub enum DropGroupError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -123,7 +126,10 @@ pub enum DropGroupError {
 #[serde(untagged)]
 pub enum DropParkedEventError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -134,7 +140,10 @@ pub enum DropParkedEventError {
 #[serde(untagged)]
 pub enum GetGroupError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -145,6 +154,9 @@ pub enum GetGroupError {
 #[serde(untagged)]
 pub enum ListGroupsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -155,7 +167,10 @@ pub enum ListGroupsError {
 #[serde(untagged)]
 pub enum ListParkedEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -166,10 +181,13 @@ pub enum ListParkedEventsError {
 #[serde(untagged)]
 pub enum PollGroupError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -180,9 +198,12 @@ pub enum PollGroupError {
 #[serde(untagged)]
 pub enum PutGroupError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -193,7 +214,10 @@ pub enum PutGroupError {
 #[serde(untagged)]
 pub enum ReplayParkedEventError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -204,10 +228,13 @@ pub enum ReplayParkedEventError {
 #[serde(untagged)]
 pub enum SettleEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -227,6 +254,9 @@ pub async fn drop_group(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -262,6 +292,9 @@ pub async fn drop_parked_event(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -291,6 +324,9 @@ pub async fn get_group(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -335,6 +371,9 @@ pub async fn list_groups(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -386,6 +425,9 @@ pub async fn list_parked_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -431,6 +473,9 @@ pub async fn poll_group(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.poll_request);
 
     let req = req_builder.build()?;
@@ -477,6 +522,9 @@ pub async fn put_group(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.group_request);
 
     let req = req_builder.build()?;
@@ -529,6 +577,9 @@ pub async fn replay_parked_event(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -559,6 +610,9 @@ pub async fn settle_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.settle_request);
 
     let req = req_builder.build()?;

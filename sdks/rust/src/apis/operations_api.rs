@@ -30,7 +30,7 @@ pub struct GetMetricsParams {
 /// struct for passing parameters to the method [`get_readiness`]
 #[derive(Clone, Debug)]
 pub struct GetReadinessParams {
-    /// Show each check; without a value it means true.
+    /// Show each check, to whoever has the scope `system:read`; without a value it means true.
     pub verbose: Option<String>,
     /// Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
     pub x_correlation_id: Option<String>,
@@ -57,6 +57,9 @@ pub enum GetLivenessError {
 #[serde(untagged)]
 pub enum GetMetricsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     UnknownValue(serde_json::Value),
 }
@@ -66,6 +69,9 @@ pub enum GetMetricsError {
 #[serde(untagged)]
 pub enum GetReadinessError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Readiness),
     UnknownValue(serde_json::Value),
@@ -138,6 +144,9 @@ pub async fn get_metrics(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -182,6 +191,9 @@ pub async fn get_readiness(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;

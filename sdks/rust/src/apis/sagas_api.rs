@@ -120,8 +120,11 @@ pub struct StartOrderFirstParams {
 #[serde(untagged)]
 pub enum GetSagaError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status410(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -132,8 +135,11 @@ pub enum GetSagaError {
 #[serde(untagged)]
 pub enum ListSagaEventsError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status410(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -144,6 +150,9 @@ pub enum ListSagaEventsError {
 #[serde(untagged)]
 pub enum ListSagasError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -154,11 +163,14 @@ pub enum ListSagasError {
 #[serde(untagged)]
 pub enum StartAnySagaError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -169,11 +181,14 @@ pub enum StartAnySagaError {
 #[serde(untagged)]
 pub enum StartCheckoutError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -184,11 +199,14 @@ pub enum StartCheckoutError {
 #[serde(untagged)]
 pub enum StartOrderFirstError {
     Status400(models::Problem),
+    Status401(models::Problem),
+    Status403(models::Problem),
     Status404(models::Problem),
     Status408(models::Problem),
     Status413(models::Problem),
     Status415(models::Problem),
     Status422(models::Problem),
+    Status429(models::Problem),
     Status500(models::Problem),
     Status503(models::Problem),
     UnknownValue(serde_json::Value),
@@ -214,6 +232,9 @@ pub async fn get_saga(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -265,6 +286,9 @@ pub async fn list_saga_events(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -347,6 +371,9 @@ pub async fn list_sagas(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
 
     let req = req_builder.build()?;
     let resp = configuration.client.execute(req).await?;
@@ -401,6 +428,9 @@ pub async fn start_any_saga(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.start_saga_request);
 
     let req = req_builder.build()?;
@@ -465,6 +495,9 @@ pub async fn start_checkout(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.checkout_input);
 
     let req = req_builder.build()?;
@@ -529,6 +562,9 @@ pub async fn start_order_first(
     if let Some(param_value) = params.x_correlation_id {
         req_builder = req_builder.header("X-Correlation-Id", param_value.to_string());
     }
+    if let Some(ref token) = configuration.bearer_access_token {
+        req_builder = req_builder.bearer_auth(token.to_owned());
+    };
     req_builder = req_builder.json(&params.order_first_input);
 
     let req = req_builder.build()?;

@@ -4,6 +4,26 @@
  */
 
 export interface paths {
+    "/admin/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the audit log.
+         * @description Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+         */
+        get: operations["listAuditLog"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/definitions/{name}/pause": {
         parameters: {
             query?: never;
@@ -1113,6 +1133,58 @@ export interface components {
              * @example 7
              */
             version: number;
+        };
+        /**
+         * @description How an action ended. `begun`: it is about to be done; without a line after it the process died meanwhile. `refused`: who
+         *     asked may not. `unknown`: nobody waited for the end.
+         * @enum {string}
+         */
+        AuditEnd: "begun" | "done" | "failed" | "refused" | "unknown";
+        /** @description A line of the audit log. An action has two, under one request id: that it began, and how it ended. */
+        AuditItem: {
+            /** Format: uuid */
+            id: string;
+            at: components["schemas"]["Moment"];
+            /**
+             * @description Absent when nobody said who.
+             * @example jane
+             */
+            actor?: string;
+            /**
+             * @description What showed who it is: `key:` and a key's id, `token`, or `command line`. Absent when nothing did.
+             * @example key:5f2a90c1d3e4
+             */
+            credential?: string;
+            /** @example saga.retry */
+            action: string;
+            /**
+             * @description What it was done to; of a refusal what was asked.
+             * @example /sagas/01890a5d-ac96-774b-bcce-b302099a8057
+             */
+            target: string;
+            /** @example customer called */
+            reason?: string;
+            /** @description The idempotency key of the request, or what stood for it. */
+            request_id: string;
+            correlation_id?: string;
+            outcome: components["schemas"]["AuditEnd"];
+            /**
+             * @description Of the problem that it ended with.
+             * @example not_possible
+             */
+            code?: string;
+            /**
+             * Format: int32
+             * @description How often. The like of a refusal, shortly after another, are counted together.
+             * @example 1
+             */
+            times: number;
+        };
+        /** @description A page of the audit log, newest first. */
+        AuditPage: {
+            items: components["schemas"]["AuditItem"][];
+            /** @description Give it as `cursor`, with the same filters, to go on; absent on the last page. */
+            next_cursor?: string;
         };
         /** @description Which sagas; all conditions must hold. Sagas that have ended never match. */
         BulkFilter: {
@@ -2424,12 +2496,121 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    listAuditLog: {
+        parameters: {
+            query?: {
+                /** @example jane */
+                actor?: string;
+                /** @example saga.retry */
+                action?: string;
+                target?: string;
+                request_id?: string;
+                outcome?: components["schemas"]["AuditEnd"];
+                recorded_after?: string;
+                recorded_before?: string;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page; 50 if left out. */
+                limit?: number;
+            };
+            header?: {
+                /** @description Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. */
+                "X-Correlation-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of entries, newest first */
+            200: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditPage"];
+                };
+            };
+            /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `invalid_cursor`: The cursor is not one that this list gave out. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
+            400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal_error`: Something is wrong inside Skald. */
+            500: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `database_unavailable`: The database does not answer. */
+            503: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     pauseDefinition: {
         parameters: {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -2464,6 +2645,28 @@ export interface operations {
             };
             /** @description `invalid_json`: The body is not JSON that can be accepted. `invalid_body`: The body does not have the form of this call. `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
                 headers: {
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
@@ -2509,6 +2712,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -2548,7 +2764,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -2581,6 +2797,28 @@ export interface operations {
             };
             /** @description `invalid_json`: The body is not JSON that can be accepted. `invalid_body`: The body does not have the form of this call. `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
                 headers: {
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
@@ -2634,6 +2872,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -2665,7 +2916,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -2709,6 +2960,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `participant_not_found`: There is no such participant. */
             404: {
                 headers: {
@@ -2753,6 +3026,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -2784,7 +3070,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -2826,6 +3112,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `participant_not_found`: There is no such participant. */
             404: {
                 headers: {
@@ -2862,6 +3170,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -2930,6 +3251,41 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -2990,6 +3346,41 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -3021,7 +3412,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3065,6 +3456,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -3090,6 +3503,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -3129,7 +3555,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3173,6 +3599,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -3198,6 +3646,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -3237,7 +3698,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3281,6 +3742,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -3306,6 +3789,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -3345,7 +3841,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3389,6 +3885,28 @@ export interface operations {
             };
             /** @description `invalid_json`: The body is not JSON that can be accepted. `invalid_body`: The body does not have the form of this call. `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
                 headers: {
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
@@ -3478,6 +3996,19 @@ export interface operations {
             /** @description `idempotency_key_reused`: The idempotency key was used for another request. `output_required`: The step needs an output. */
             422: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -3517,7 +4048,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3561,6 +4092,28 @@ export interface operations {
             };
             /** @description `invalid_json`: The body is not JSON that can be accepted. `invalid_body`: The body does not have the form of this call. `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
                 headers: {
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
@@ -3658,6 +4211,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -3689,7 +4255,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3742,6 +4308,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. `step_not_found`: The saga has no such step. */
             404: {
                 headers: {
@@ -3830,6 +4418,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -3861,7 +4462,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -3919,6 +4520,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. `step_not_found`: The saga has no such step. */
             404: {
                 headers: {
@@ -4007,6 +4630,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -4038,7 +4674,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -4096,6 +4732,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. `step_not_found`: The saga has no such step. */
             404: {
                 headers: {
@@ -4184,6 +4842,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -4215,7 +4886,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -4273,6 +4944,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. `step_not_found`: The saga has no such step. */
             404: {
                 headers: {
@@ -4353,6 +5046,19 @@ export interface operations {
             /** @description `idempotency_key_reused`: The idempotency key was used for another request. `output_required`: The step needs an output. */
             422: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -4427,9 +5133,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `subject_not_found`: No personal data of this subject was ever held. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -4469,7 +5210,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Who acts; required here or as `actor` in the body.
+                 * @description Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
                  * @example jane
                  */
                 "X-Actor"?: string;
@@ -4504,6 +5245,28 @@ export interface operations {
             };
             /** @description `invalid_json`: The body is not JSON that can be accepted. `invalid_body`: The body does not have the form of this call. `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
                 headers: {
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
@@ -4560,6 +5323,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -4633,6 +5409,41 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -4685,6 +5496,41 @@ export interface operations {
             /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -4749,9 +5595,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `definition_not_found`: There is no such definition. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -4844,6 +5725,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -4891,6 +5794,19 @@ export interface operations {
             /** @description `invalid_definition`: The definition is not valid. */
             422: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -4970,9 +5886,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `definition_not_found`: There is no such definition. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5071,9 +6022,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5148,6 +6134,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -5173,6 +6181,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5232,6 +6253,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
@@ -5268,6 +6311,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5328,6 +6384,41 @@ export interface operations {
             /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5412,9 +6503,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5475,6 +6601,41 @@ export interface operations {
             /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5546,9 +6707,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5635,6 +6831,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -5660,6 +6878,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5729,9 +6960,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5808,9 +7074,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5884,9 +7185,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. `parked_event_not_found`: No such event is parked. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -5960,9 +7296,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. `parked_event_not_found`: No such event is parked. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6038,6 +7409,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
@@ -6074,6 +7467,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6149,6 +7555,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
@@ -6185,6 +7613,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6266,9 +7707,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `group_not_found`: There is no such consumer group. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6384,6 +7860,41 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -6460,7 +7971,7 @@ export interface operations {
     getReadiness: {
         parameters: {
             query?: {
-                /** @description Show each check; without a value it means true. */
+                /** @description Show each check, to whoever has the scope `system:read`; without a value it means true. */
                 verbose?: string;
             };
             header?: {
@@ -6486,6 +7997,41 @@ export interface operations {
             /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6568,6 +8114,41 @@ export interface operations {
             /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `invalid_cursor`: The cursor is not one that this list gave out. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6682,6 +8263,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `definition_not_found`: There is no such definition. `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
@@ -6729,6 +8332,19 @@ export interface operations {
             /** @description `invalid_input`: The input does not satisfy the definition's schema. `not_choreographable`: Sagas of this definition cannot be choreographed. `idempotency_key_reused`: The idempotency key was used for another request. */
             422: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6827,6 +8443,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. */
             404: {
                 headers: {
@@ -6841,6 +8479,19 @@ export interface operations {
             /** @description `saga_removed`: The saga ended long ago and was moved to the archive. */
             410: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -6917,6 +8568,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. */
             404: {
                 headers: {
@@ -6931,6 +8604,19 @@ export interface operations {
             /** @description `saga_removed`: The saga ended long ago and was moved to the archive. */
             410: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7178,6 +8864,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `saga_not_found`: There is no such saga. */
             404: {
                 headers: {
@@ -7192,6 +8900,19 @@ export interface operations {
             /** @description `saga_removed`: The saga ended long ago and was moved to the archive. */
             410: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7273,6 +8994,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
@@ -7287,6 +9030,19 @@ export interface operations {
             /** @description `saga_removed`: The saga ended long ago and was moved to the archive. */
             410: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7376,6 +9132,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `stream_not_found`: There is no such stream. `step_not_found`: The saga has no such step. */
             404: {
                 headers: {
@@ -7453,6 +9231,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `internal_error`: Something is wrong inside Skald. */
             500: {
                 headers: {
@@ -7519,6 +9310,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
@@ -7533,6 +9346,19 @@ export interface operations {
             /** @description `saga_removed`: The saga ended long ago and was moved to the archive. */
             410: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7593,6 +9419,41 @@ export interface operations {
             /** @description `invalid_parameter`: A parameter is unknown or has a value that cannot be accepted. `bad_request`: The request cannot be understood. `invalid_header`: A header has a value that cannot be accepted. */
             400: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7667,6 +9528,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `request_timeout`: The request took too long to arrive. */
             408: {
                 headers: {
@@ -7703,6 +9586,19 @@ export interface operations {
             /** @description `unsupported_media_type`: The body is of a type that cannot be read. */
             415: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7774,9 +9670,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `webhook_not_found`: There is no such webhook. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7846,9 +9777,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `webhook_not_found`: There is no such webhook. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7925,9 +9891,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `webhook_not_found`: There is no such webhook. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -7999,9 +10000,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `webhook_not_found`: There is no such webhook. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -8073,9 +10109,44 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `webhook_not_found`: There is no such webhook. */
             404: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -8201,6 +10272,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `definition_not_found`: There is no such definition. `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
@@ -8248,6 +10341,19 @@ export interface operations {
             /** @description `invalid_input`: The input does not satisfy the definition's schema. `not_choreographable`: Sagas of this definition cannot be choreographed. `idempotency_key_reused`: The idempotency key was used for another request. */
             422: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;
@@ -8373,6 +10479,28 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description `unauthenticated`: The request needs a key or a token. `invalid_credentials`: The key or token is not good. */
+            401: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: The key or token is not for that. */
+            403: {
+                headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description `definition_not_found`: There is no such definition. `stream_not_found`: There is no such stream. */
             404: {
                 headers: {
@@ -8420,6 +10548,19 @@ export interface operations {
             /** @description `invalid_input`: The input does not satisfy the definition's schema. `not_choreographable`: Sagas of this definition cannot be choreographed. `idempotency_key_reused`: The idempotency key was used for another request. */
             422: {
                 headers: {
+                    /** @description The request's, or the one that was made */
+                    "X-Correlation-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `rate_limited`: The key or token is used too often. */
+            429: {
+                headers: {
+                    /** @description Seconds after which to try again */
+                    "Retry-After"?: number;
                     /** @description The request's, or the one that was made */
                     "X-Correlation-Id"?: string;
                     [name: string]: unknown;

@@ -15,10 +15,13 @@ from pydantic import validate_call, Field, StrictFloat, StrictStr, StrictInt
 from typing import Any, Dict, List, Optional, Tuple, Union
 from typing_extensions import Annotated
 
+from datetime import datetime
 from pydantic import Field, StrictStr, field_validator
 from typing import Optional
 from typing_extensions import Annotated
 from uuid import UUID
+from skald_client.generated.models.audit_end import AuditEnd
+from skald_client.generated.models.audit_page import AuditPage
 from skald_client.generated.models.bulk_request import BulkRequest
 from skald_client.generated.models.bulk_result import BulkResult
 from skald_client.generated.models.operator_request import OperatorRequest
@@ -54,7 +57,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -79,7 +82,7 @@ class AdminApi:
         :type id: UUID
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -125,6 +128,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -133,6 +138,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -152,7 +158,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -177,7 +183,7 @@ class AdminApi:
         :type id: UUID
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -223,6 +229,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -231,6 +239,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -250,7 +259,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -275,7 +284,7 @@ class AdminApi:
         :type id: UUID
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -321,6 +330,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -329,6 +340,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -411,6 +423,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -435,7 +448,7 @@ class AdminApi:
     def abandon_sagas(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -457,7 +470,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -499,9 +512,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -520,7 +536,7 @@ class AdminApi:
     def abandon_sagas_with_http_info(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -542,7 +558,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -584,9 +600,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -605,7 +624,7 @@ class AdminApi:
     def abandon_sagas_without_preload_content(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -627,7 +646,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -669,9 +688,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -748,6 +770,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -773,7 +796,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -798,7 +821,7 @@ class AdminApi:
         :type id: UUID
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -844,6 +867,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -852,6 +877,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -871,7 +897,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -896,7 +922,7 @@ class AdminApi:
         :type id: UUID
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -942,6 +968,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -950,6 +978,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -969,7 +998,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -994,7 +1023,7 @@ class AdminApi:
         :type id: UUID
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -1040,6 +1069,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -1048,6 +1079,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1130,6 +1162,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1154,7 +1187,7 @@ class AdminApi:
     def compensate_sagas(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -1176,7 +1209,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -1218,9 +1251,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1239,7 +1275,7 @@ class AdminApi:
     def compensate_sagas_with_http_info(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -1261,7 +1297,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -1303,9 +1339,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1324,7 +1363,7 @@ class AdminApi:
     def compensate_sagas_without_preload_content(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -1346,7 +1385,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -1388,9 +1427,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1467,6 +1509,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1492,7 +1535,7 @@ class AdminApi:
         self,
         id: Annotated[StrictStr, Field(description="As the definitions' `personal.subject` gives it")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -1515,7 +1558,7 @@ class AdminApi:
         :type id: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -1555,11 +1598,14 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SubjectView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1579,7 +1625,7 @@ class AdminApi:
         self,
         id: Annotated[StrictStr, Field(description="As the definitions' `personal.subject` gives it")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -1602,7 +1648,7 @@ class AdminApi:
         :type id: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -1642,11 +1688,14 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SubjectView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1666,7 +1715,7 @@ class AdminApi:
         self,
         id: Annotated[StrictStr, Field(description="As the definitions' `personal.subject` gives it")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -1689,7 +1738,7 @@ class AdminApi:
         :type id: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -1729,11 +1778,14 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SubjectView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1810,6 +1862,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1890,7 +1943,10 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SubjectView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1965,7 +2021,10 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SubjectView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2040,7 +2099,10 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SubjectView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2098,11 +2160,463 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
             method='GET',
             resource_path='/admin/subjects/{id}',
+            path_params=_path_params,
+            query_params=_query_params,
+            header_params=_header_params,
+            body=_body_params,
+            post_params=_form_params,
+            files=_files,
+            auth_settings=_auth_settings,
+            collection_formats=_collection_formats,
+            _host=_host,
+            _request_auth=_request_auth
+        )
+
+
+
+
+    @validate_call
+    def list_audit_log(
+        self,
+        actor: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        action: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        target: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        request_id: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        outcome: Optional[AuditEnd] = None,
+        recorded_after: Optional[datetime] = None,
+        recorded_before: Optional[datetime] = None,
+        cursor: Annotated[Optional[StrictStr], Field(description="`next_cursor` of the page before.")] = None,
+        limit: Annotated[Optional[Annotated[int, Field(le=250, strict=True, ge=1)]], Field(description="Items of a page; 50 if left out.")] = None,
+        x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
+        _request_timeout: Union[
+            None,
+            Annotated[StrictFloat, Field(gt=0)],
+            Tuple[
+                Annotated[StrictFloat, Field(gt=0)],
+                Annotated[StrictFloat, Field(gt=0)]
+            ]
+        ] = None,
+        _request_auth: Optional[Dict[StrictStr, Any]] = None,
+        _content_type: Optional[StrictStr] = None,
+        _headers: Optional[Dict[StrictStr, Any]] = None,
+        _host_index: Annotated[StrictInt, Field(ge=0, le=0)] = 0,
+    ) -> AuditPage:
+        """List the audit log.
+
+        Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+
+        :param actor:
+        :type actor: str
+        :param action:
+        :type action: str
+        :param target:
+        :type target: str
+        :param request_id:
+        :type request_id: str
+        :param outcome:
+        :type outcome: AuditEnd
+        :param recorded_after:
+        :type recorded_after: datetime
+        :param recorded_before:
+        :type recorded_before: datetime
+        :param cursor: `next_cursor` of the page before.
+        :type cursor: str
+        :param limit: Items of a page; 50 if left out.
+        :type limit: int
+        :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
+        :type x_correlation_id: str
+        :param _request_timeout: timeout setting for this request. If one
+                                 number provided, it will be total request
+                                 timeout. It can also be a pair (tuple) of
+                                 (connection, read) timeouts.
+        :type _request_timeout: int, tuple(int, int), optional
+        :param _request_auth: set to override the auth_settings for an a single
+                              request; this effectively ignores the
+                              authentication in the spec for a single request.
+        :type _request_auth: dict, optional
+        :param _content_type: force content-type for the request.
+        :type _content_type: str, Optional
+        :param _headers: set to override the headers for a single
+                         request; this effectively ignores the headers
+                         in the spec for a single request.
+        :type _headers: dict, optional
+        :param _host_index: set to override the host_index for a single
+                            request; this effectively ignores the host_index
+                            in the spec for a single request.
+        :type _host_index: int, optional
+        :return: Returns the result object.
+        """ # noqa: E501
+
+        _param = self._list_audit_log_serialize(
+            actor=actor,
+            action=action,
+            target=target,
+            request_id=request_id,
+            outcome=outcome,
+            recorded_after=recorded_after,
+            recorded_before=recorded_before,
+            cursor=cursor,
+            limit=limit,
+            x_correlation_id=x_correlation_id,
+            _request_auth=_request_auth,
+            _content_type=_content_type,
+            _headers=_headers,
+            _host_index=_host_index
+        )
+
+        _response_types_map: Dict[str, Optional[str]] = {
+            '200': "AuditPage",
+            '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
+            '500': "Problem",
+            '503': "Problem",
+        }
+        response_data = self.api_client.call_api(
+            *_param,
+            _request_timeout=_request_timeout
+        )
+        response_data.read()
+        return self.api_client.response_deserialize(
+            response_data=response_data,
+            response_types_map=_response_types_map,
+        ).data
+
+
+    @validate_call
+    def list_audit_log_with_http_info(
+        self,
+        actor: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        action: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        target: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        request_id: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        outcome: Optional[AuditEnd] = None,
+        recorded_after: Optional[datetime] = None,
+        recorded_before: Optional[datetime] = None,
+        cursor: Annotated[Optional[StrictStr], Field(description="`next_cursor` of the page before.")] = None,
+        limit: Annotated[Optional[Annotated[int, Field(le=250, strict=True, ge=1)]], Field(description="Items of a page; 50 if left out.")] = None,
+        x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
+        _request_timeout: Union[
+            None,
+            Annotated[StrictFloat, Field(gt=0)],
+            Tuple[
+                Annotated[StrictFloat, Field(gt=0)],
+                Annotated[StrictFloat, Field(gt=0)]
+            ]
+        ] = None,
+        _request_auth: Optional[Dict[StrictStr, Any]] = None,
+        _content_type: Optional[StrictStr] = None,
+        _headers: Optional[Dict[StrictStr, Any]] = None,
+        _host_index: Annotated[StrictInt, Field(ge=0, le=0)] = 0,
+    ) -> ApiResponse[AuditPage]:
+        """List the audit log.
+
+        Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+
+        :param actor:
+        :type actor: str
+        :param action:
+        :type action: str
+        :param target:
+        :type target: str
+        :param request_id:
+        :type request_id: str
+        :param outcome:
+        :type outcome: AuditEnd
+        :param recorded_after:
+        :type recorded_after: datetime
+        :param recorded_before:
+        :type recorded_before: datetime
+        :param cursor: `next_cursor` of the page before.
+        :type cursor: str
+        :param limit: Items of a page; 50 if left out.
+        :type limit: int
+        :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
+        :type x_correlation_id: str
+        :param _request_timeout: timeout setting for this request. If one
+                                 number provided, it will be total request
+                                 timeout. It can also be a pair (tuple) of
+                                 (connection, read) timeouts.
+        :type _request_timeout: int, tuple(int, int), optional
+        :param _request_auth: set to override the auth_settings for an a single
+                              request; this effectively ignores the
+                              authentication in the spec for a single request.
+        :type _request_auth: dict, optional
+        :param _content_type: force content-type for the request.
+        :type _content_type: str, Optional
+        :param _headers: set to override the headers for a single
+                         request; this effectively ignores the headers
+                         in the spec for a single request.
+        :type _headers: dict, optional
+        :param _host_index: set to override the host_index for a single
+                            request; this effectively ignores the host_index
+                            in the spec for a single request.
+        :type _host_index: int, optional
+        :return: Returns the result object.
+        """ # noqa: E501
+
+        _param = self._list_audit_log_serialize(
+            actor=actor,
+            action=action,
+            target=target,
+            request_id=request_id,
+            outcome=outcome,
+            recorded_after=recorded_after,
+            recorded_before=recorded_before,
+            cursor=cursor,
+            limit=limit,
+            x_correlation_id=x_correlation_id,
+            _request_auth=_request_auth,
+            _content_type=_content_type,
+            _headers=_headers,
+            _host_index=_host_index
+        )
+
+        _response_types_map: Dict[str, Optional[str]] = {
+            '200': "AuditPage",
+            '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
+            '500': "Problem",
+            '503': "Problem",
+        }
+        response_data = self.api_client.call_api(
+            *_param,
+            _request_timeout=_request_timeout
+        )
+        response_data.read()
+        return self.api_client.response_deserialize(
+            response_data=response_data,
+            response_types_map=_response_types_map,
+        )
+
+
+    @validate_call
+    def list_audit_log_without_preload_content(
+        self,
+        actor: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        action: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        target: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        request_id: Optional[Annotated[str, Field(strict=True, max_length=1024)]] = None,
+        outcome: Optional[AuditEnd] = None,
+        recorded_after: Optional[datetime] = None,
+        recorded_before: Optional[datetime] = None,
+        cursor: Annotated[Optional[StrictStr], Field(description="`next_cursor` of the page before.")] = None,
+        limit: Annotated[Optional[Annotated[int, Field(le=250, strict=True, ge=1)]], Field(description="Items of a page; 50 if left out.")] = None,
+        x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
+        _request_timeout: Union[
+            None,
+            Annotated[StrictFloat, Field(gt=0)],
+            Tuple[
+                Annotated[StrictFloat, Field(gt=0)],
+                Annotated[StrictFloat, Field(gt=0)]
+            ]
+        ] = None,
+        _request_auth: Optional[Dict[StrictStr, Any]] = None,
+        _content_type: Optional[StrictStr] = None,
+        _headers: Optional[Dict[StrictStr, Any]] = None,
+        _host_index: Annotated[StrictInt, Field(ge=0, le=0)] = 0,
+    ) -> RESTResponseType:
+        """List the audit log.
+
+        Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+
+        :param actor:
+        :type actor: str
+        :param action:
+        :type action: str
+        :param target:
+        :type target: str
+        :param request_id:
+        :type request_id: str
+        :param outcome:
+        :type outcome: AuditEnd
+        :param recorded_after:
+        :type recorded_after: datetime
+        :param recorded_before:
+        :type recorded_before: datetime
+        :param cursor: `next_cursor` of the page before.
+        :type cursor: str
+        :param limit: Items of a page; 50 if left out.
+        :type limit: int
+        :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
+        :type x_correlation_id: str
+        :param _request_timeout: timeout setting for this request. If one
+                                 number provided, it will be total request
+                                 timeout. It can also be a pair (tuple) of
+                                 (connection, read) timeouts.
+        :type _request_timeout: int, tuple(int, int), optional
+        :param _request_auth: set to override the auth_settings for an a single
+                              request; this effectively ignores the
+                              authentication in the spec for a single request.
+        :type _request_auth: dict, optional
+        :param _content_type: force content-type for the request.
+        :type _content_type: str, Optional
+        :param _headers: set to override the headers for a single
+                         request; this effectively ignores the headers
+                         in the spec for a single request.
+        :type _headers: dict, optional
+        :param _host_index: set to override the host_index for a single
+                            request; this effectively ignores the host_index
+                            in the spec for a single request.
+        :type _host_index: int, optional
+        :return: Returns the result object.
+        """ # noqa: E501
+
+        _param = self._list_audit_log_serialize(
+            actor=actor,
+            action=action,
+            target=target,
+            request_id=request_id,
+            outcome=outcome,
+            recorded_after=recorded_after,
+            recorded_before=recorded_before,
+            cursor=cursor,
+            limit=limit,
+            x_correlation_id=x_correlation_id,
+            _request_auth=_request_auth,
+            _content_type=_content_type,
+            _headers=_headers,
+            _host_index=_host_index
+        )
+
+        _response_types_map: Dict[str, Optional[str]] = {
+            '200': "AuditPage",
+            '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
+            '500': "Problem",
+            '503': "Problem",
+        }
+        response_data = self.api_client.call_api(
+            *_param,
+            _request_timeout=_request_timeout
+        )
+        return response_data.response
+
+
+    def _list_audit_log_serialize(
+        self,
+        actor,
+        action,
+        target,
+        request_id,
+        outcome,
+        recorded_after,
+        recorded_before,
+        cursor,
+        limit,
+        x_correlation_id,
+        _request_auth,
+        _content_type,
+        _headers,
+        _host_index,
+    ) -> RequestSerialized:
+
+        _host = None
+
+        _collection_formats: Dict[str, str] = {
+        }
+
+        _path_params: Dict[str, str] = {}
+        _query_params: List[Tuple[str, str]] = []
+        _header_params: Dict[str, Optional[str]] = _headers or {}
+        _form_params: List[Tuple[str, str]] = []
+        _files: Dict[
+            str, Union[str, bytes, List[str], List[bytes], List[Tuple[str, bytes]]]
+        ] = {}
+        _body_params: Optional[bytes] = None
+
+        # process the path parameters
+        # process the query parameters
+        if actor is not None:
+            
+            _query_params.append(('actor', actor))
+            
+        if action is not None:
+            
+            _query_params.append(('action', action))
+            
+        if target is not None:
+            
+            _query_params.append(('target', target))
+            
+        if request_id is not None:
+            
+            _query_params.append(('request_id', request_id))
+            
+        if outcome is not None:
+            
+            _query_params.append(('outcome', outcome.value))
+            
+        if recorded_after is not None:
+            if isinstance(recorded_after, datetime):
+                _query_params.append(
+                    (
+                        'recorded_after',
+                        recorded_after.strftime(
+                            self.api_client.configuration.datetime_format
+                        )
+                    )
+                )
+            else:
+                _query_params.append(('recorded_after', recorded_after))
+            
+        if recorded_before is not None:
+            if isinstance(recorded_before, datetime):
+                _query_params.append(
+                    (
+                        'recorded_before',
+                        recorded_before.strftime(
+                            self.api_client.configuration.datetime_format
+                        )
+                    )
+                )
+            else:
+                _query_params.append(('recorded_before', recorded_before))
+            
+        if cursor is not None:
+            
+            _query_params.append(('cursor', cursor))
+            
+        if limit is not None:
+            
+            _query_params.append(('limit', limit))
+            
+        # process the header parameters
+        if x_correlation_id is not None:
+            _header_params['X-Correlation-Id'] = x_correlation_id
+        # process the form parameters
+        # process the body parameter
+
+
+        # set the HTTP header `Accept`
+        if 'Accept' not in _header_params:
+            _header_params['Accept'] = self.api_client.select_header_accept(
+                [
+                    'application/json', 
+                    'application/problem+json'
+                ]
+            )
+
+
+        # authentication setting
+        _auth_settings: List[str] = [
+            'bearer'
+        ]
+
+        return self.api_client.param_serialize(
+            method='GET',
+            resource_path='/admin/audit',
             path_params=_path_params,
             query_params=_query_params,
             header_params=_header_params,
@@ -2173,6 +2687,9 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2242,6 +2759,9 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2311,6 +2831,9 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2365,6 +2888,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -2441,6 +2965,9 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ReplicaList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2511,6 +3038,9 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ReplicaList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2581,6 +3111,9 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ReplicaList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2635,6 +3168,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -2660,7 +3194,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The definition")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -2683,7 +3217,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -2723,10 +3257,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2746,7 +3283,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The definition")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -2769,7 +3306,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -2809,10 +3346,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2832,7 +3372,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The definition")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -2855,7 +3395,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -2895,10 +3435,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2975,6 +3518,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -3000,7 +3544,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The participant")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -3023,7 +3567,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -3063,10 +3607,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3086,7 +3633,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The participant")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -3109,7 +3656,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -3149,10 +3696,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3172,7 +3722,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The participant")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -3195,7 +3745,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -3235,10 +3785,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PauseView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3315,6 +3868,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -3341,7 +3895,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         resolve_request: ResolveRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -3368,7 +3922,7 @@ class AdminApi:
         :type step: str
         :param resolve_request: (required)
         :type resolve_request: ResolveRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -3415,6 +3969,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -3423,6 +3979,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3443,7 +4000,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         resolve_request: ResolveRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -3470,7 +4027,7 @@ class AdminApi:
         :type step: str
         :param resolve_request: (required)
         :type resolve_request: ResolveRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -3517,6 +4074,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -3525,6 +4084,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3545,7 +4105,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         resolve_request: ResolveRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -3572,7 +4132,7 @@ class AdminApi:
         :type step: str
         :param resolve_request: (required)
         :type resolve_request: ResolveRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -3619,6 +4179,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -3627,6 +4189,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3712,6 +4275,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -3737,7 +4301,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The definition")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -3760,7 +4324,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -3800,10 +4364,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3823,7 +4390,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The definition")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -3846,7 +4413,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -3886,10 +4453,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -3909,7 +4479,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The definition")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -3932,7 +4502,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -3972,10 +4542,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4051,6 +4624,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -4076,7 +4650,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The participant")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -4099,7 +4673,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -4139,10 +4713,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4162,7 +4739,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The participant")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -4185,7 +4762,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -4225,10 +4802,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4248,7 +4828,7 @@ class AdminApi:
         self,
         name: Annotated[StrictStr, Field(description="The participant")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -4271,7 +4851,7 @@ class AdminApi:
         :type name: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -4311,10 +4891,13 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4390,6 +4973,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -4415,7 +4999,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         retry_request: RetryRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -4440,7 +5024,7 @@ class AdminApi:
         :type id: UUID
         :param retry_request: (required)
         :type retry_request: RetryRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -4486,6 +5070,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -4494,6 +5080,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4513,7 +5100,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         retry_request: RetryRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -4538,7 +5125,7 @@ class AdminApi:
         :type id: UUID
         :param retry_request: (required)
         :type retry_request: RetryRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -4584,6 +5171,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -4592,6 +5181,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4611,7 +5201,7 @@ class AdminApi:
         self,
         id: Annotated[UUID, Field(description="The saga")],
         retry_request: RetryRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -4636,7 +5226,7 @@ class AdminApi:
         :type id: UUID
         :param retry_request: (required)
         :type retry_request: RetryRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -4682,6 +5272,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -4690,6 +5282,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4772,6 +5365,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -4796,7 +5390,7 @@ class AdminApi:
     def retry_sagas(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -4818,7 +5412,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -4860,9 +5454,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4881,7 +5478,7 @@ class AdminApi:
     def retry_sagas_with_http_info(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -4903,7 +5500,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -4945,9 +5542,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -4966,7 +5566,7 @@ class AdminApi:
     def retry_sagas_without_preload_content(
         self,
         bulk_request: BulkRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
@@ -4988,7 +5588,7 @@ class AdminApi:
 
         :param bulk_request: (required)
         :type bulk_request: BulkRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param idempotency_key: Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.
         :type idempotency_key: str
@@ -5030,9 +5630,12 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "BulkResult",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5109,6 +5712,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -5135,7 +5739,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -5162,7 +5766,7 @@ class AdminApi:
         :type step: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -5209,6 +5813,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -5217,6 +5823,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5237,7 +5844,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -5264,7 +5871,7 @@ class AdminApi:
         :type step: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -5311,6 +5918,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -5319,6 +5928,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5339,7 +5949,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         operator_request: OperatorRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -5366,7 +5976,7 @@ class AdminApi:
         :type step: str
         :param operator_request: (required)
         :type operator_request: OperatorRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -5413,6 +6023,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -5421,6 +6033,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5506,6 +6119,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -5532,7 +6146,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         skip_request: SkipRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -5559,7 +6173,7 @@ class AdminApi:
         :type step: str
         :param skip_request: (required)
         :type skip_request: SkipRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -5606,6 +6220,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -5614,6 +6230,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5634,7 +6251,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         skip_request: SkipRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -5661,7 +6278,7 @@ class AdminApi:
         :type step: str
         :param skip_request: (required)
         :type skip_request: SkipRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -5708,6 +6325,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -5716,6 +6335,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5736,7 +6356,7 @@ class AdminApi:
         id: Annotated[UUID, Field(description="The saga")],
         step: Annotated[StrictStr, Field(description="The step")],
         skip_request: SkipRequest,
-        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts; required here or as `actor` in the body.")] = None,
+        x_actor: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.")] = None,
         if_match: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Only if the saga is still at this revision: its `ETag`.")] = None,
         idempotency_key: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
@@ -5763,7 +6383,7 @@ class AdminApi:
         :type step: str
         :param skip_request: (required)
         :type skip_request: SkipRequest
-        :param x_actor: Who acts; required here or as `actor` in the body.
+        :param x_actor: Who acts: whoever shows a key or a token; without one required here or as `actor` in the body.
         :type x_actor: str
         :param if_match: Only if the saga is still at this revision: its `ETag`.
         :type if_match: str
@@ -5810,6 +6430,8 @@ class AdminApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -5818,6 +6440,7 @@ class AdminApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -5903,6 +6526,7 @@ class AdminApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

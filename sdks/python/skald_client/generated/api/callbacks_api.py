@@ -387,6 +387,7 @@ class CallbacksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'callback_token'
         ]
 
         return self.api_client.param_serialize(

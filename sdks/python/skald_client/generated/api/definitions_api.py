@@ -102,7 +102,10 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -180,7 +183,10 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -258,7 +264,10 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -321,6 +330,7 @@ class DefinitionsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -397,6 +407,9 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "object",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -466,6 +479,9 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "object",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -535,6 +551,9 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "object",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -588,6 +607,7 @@ class DefinitionsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -671,7 +691,10 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -749,7 +772,10 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -827,7 +853,10 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -888,6 +917,7 @@ class DefinitionsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -971,6 +1001,9 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1048,6 +1081,9 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1125,6 +1161,9 @@ class DefinitionsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "DefinitionPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1189,6 +1228,7 @@ class DefinitionsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1274,11 +1314,14 @@ class DefinitionsApi:
             '200': "DefinitionView",
             '201': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1358,11 +1401,14 @@ class DefinitionsApi:
             '200': "DefinitionView",
             '201': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1442,11 +1488,14 @@ class DefinitionsApi:
             '200': "DefinitionView",
             '201': "DefinitionView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1521,6 +1570,7 @@ class DefinitionsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

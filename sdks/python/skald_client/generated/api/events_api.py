@@ -117,6 +117,8 @@ class EventsApi:
             '200': "AppendedEvents",
             '201': "AppendedEvents",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -124,6 +126,7 @@ class EventsApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -207,6 +210,8 @@ class EventsApi:
             '200': "AppendedEvents",
             '201': "AppendedEvents",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -214,6 +219,7 @@ class EventsApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -297,6 +303,8 @@ class EventsApi:
             '200': "AppendedEvents",
             '201': "AppendedEvents",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '409': "Problem",
@@ -304,6 +312,7 @@ class EventsApi:
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -380,6 +389,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -464,9 +474,12 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "AppendResults",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -544,9 +557,12 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "AppendResults",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -624,9 +640,12 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "AppendResults",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -699,6 +718,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -775,6 +795,9 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "EventStatistics",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -845,6 +868,9 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "EventStatistics",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -915,6 +941,9 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "EventStatistics",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -969,6 +998,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1053,8 +1083,11 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "StreamState",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1133,8 +1166,11 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "StreamState",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1213,8 +1249,11 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "StreamState",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1277,6 +1316,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1405,7 +1445,10 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "EventPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1528,7 +1571,10 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "EventPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1651,7 +1697,10 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "EventPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1789,6 +1838,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1881,8 +1931,11 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "StreamPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1969,8 +2022,11 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "StreamPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2057,8 +2113,11 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "StreamPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2131,6 +2190,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -2211,10 +2271,13 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ReplayAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2289,10 +2352,13 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ReplayAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2367,10 +2433,13 @@ class EventsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ReplayAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2441,6 +2510,7 @@ class EventsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

@@ -105,7 +105,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -180,7 +183,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -255,7 +261,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -312,6 +321,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -400,7 +410,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -483,7 +496,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -566,7 +582,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -629,6 +648,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -709,7 +729,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "GroupView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -784,7 +807,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "GroupView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -859,7 +885,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "GroupView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -917,6 +946,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -992,6 +1022,9 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "GroupList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1061,6 +1094,9 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "GroupList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1130,6 +1166,9 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "GroupList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1184,6 +1223,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1271,7 +1311,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ParkedPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1353,7 +1396,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ParkedPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1435,7 +1481,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "ParkedPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1503,6 +1552,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1587,10 +1637,13 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PollAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1669,10 +1722,13 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PollAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1751,10 +1807,13 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "PollAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1828,6 +1887,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1913,9 +1973,12 @@ class GroupsApi:
             '200': "GroupView",
             '201': "GroupView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1995,9 +2058,12 @@ class GroupsApi:
             '200': "GroupView",
             '201': "GroupView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2077,9 +2143,12 @@ class GroupsApi:
             '200': "GroupView",
             '201': "GroupView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2153,6 +2222,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -2241,7 +2311,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2324,7 +2397,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2407,7 +2483,10 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2470,6 +2549,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -2554,10 +2634,13 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SettleAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2636,10 +2719,13 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SettleAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2718,10 +2804,13 @@ class GroupsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SettleAnswer",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2795,6 +2884,7 @@ class GroupsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

@@ -358,6 +358,9 @@ class OperationsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "str",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -426,6 +429,9 @@ class OperationsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "str",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -494,6 +500,9 @@ class OperationsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "str",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
         }
         response_data = self.api_client.call_api(
@@ -547,6 +556,7 @@ class OperationsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -570,7 +580,7 @@ class OperationsApi:
     @validate_call
     def get_readiness(
         self,
-        verbose: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Show each check; without a value it means true.")] = None,
+        verbose: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Show each check, to whoever has the scope `system:read`; without a value it means true.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -589,7 +599,7 @@ class OperationsApi:
 
         Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
 
-        :param verbose: Show each check; without a value it means true.
+        :param verbose: Show each check, to whoever has the scope `system:read`; without a value it means true.
         :type verbose: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -627,6 +637,9 @@ class OperationsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Readiness",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Readiness",
         }
@@ -644,7 +657,7 @@ class OperationsApi:
     @validate_call
     def get_readiness_with_http_info(
         self,
-        verbose: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Show each check; without a value it means true.")] = None,
+        verbose: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Show each check, to whoever has the scope `system:read`; without a value it means true.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -663,7 +676,7 @@ class OperationsApi:
 
         Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
 
-        :param verbose: Show each check; without a value it means true.
+        :param verbose: Show each check, to whoever has the scope `system:read`; without a value it means true.
         :type verbose: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -701,6 +714,9 @@ class OperationsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Readiness",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Readiness",
         }
@@ -718,7 +734,7 @@ class OperationsApi:
     @validate_call
     def get_readiness_without_preload_content(
         self,
-        verbose: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Show each check; without a value it means true.")] = None,
+        verbose: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Show each check, to whoever has the scope `system:read`; without a value it means true.")] = None,
         x_correlation_id: Annotated[Optional[Annotated[str, Field(strict=True)]], Field(description="Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.")] = None,
         _request_timeout: Union[
             None,
@@ -737,7 +753,7 @@ class OperationsApi:
 
         Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
 
-        :param verbose: Show each check; without a value it means true.
+        :param verbose: Show each check, to whoever has the scope `system:read`; without a value it means true.
         :type verbose: str
         :param x_correlation_id: Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out.
         :type x_correlation_id: str
@@ -775,6 +791,9 @@ class OperationsApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "Readiness",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Readiness",
         }
@@ -834,6 +853,7 @@ class OperationsApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

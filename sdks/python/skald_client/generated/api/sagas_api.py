@@ -116,8 +116,11 @@ class SagasApi:
             '200': "Saga",
             '304': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -201,8 +204,11 @@ class SagasApi:
             '200': "Saga",
             '304': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -286,8 +292,11 @@ class SagasApi:
             '200': "Saga",
             '304': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -351,6 +360,7 @@ class SagasApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -439,8 +449,11 @@ class SagasApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SagaEventPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -523,8 +536,11 @@ class SagasApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SagaEventPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -607,8 +623,11 @@ class SagasApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SagaEventPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '410': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -676,6 +695,7 @@ class SagasApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -787,6 +807,9 @@ class SagasApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SagaPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -892,6 +915,9 @@ class SagasApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SagaPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -997,6 +1023,9 @@ class SagasApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "SagaPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1115,6 +1144,7 @@ class SagasApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1208,11 +1238,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1300,11 +1333,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1392,11 +1428,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1476,6 +1515,7 @@ class SagasApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1581,11 +1621,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1685,11 +1728,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1789,11 +1835,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1888,6 +1937,7 @@ class SagasApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1993,11 +2043,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2097,11 +2150,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2201,11 +2257,14 @@ class SagasApi:
             '201': "Saga",
             '202': "Saga",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
             '408': "Problem",
             '413': "Problem",
             '415': "Problem",
             '422': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2300,6 +2359,7 @@ class SagasApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

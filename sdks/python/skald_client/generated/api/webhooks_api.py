@@ -101,10 +101,13 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '201': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -179,10 +182,13 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '201': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -257,10 +263,13 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '201': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '408': "Problem",
             '409': "Problem",
             '413': "Problem",
             '415': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -331,6 +340,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -411,7 +421,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -486,7 +499,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -561,7 +577,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '204': None,
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -618,6 +637,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -698,7 +718,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -773,7 +796,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -848,7 +874,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -906,6 +935,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -985,7 +1015,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1059,7 +1092,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1133,7 +1169,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1191,6 +1230,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1279,7 +1319,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookAttemptPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1362,7 +1405,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookAttemptPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1445,7 +1491,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookAttemptPage",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1513,6 +1562,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1588,6 +1638,9 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1657,6 +1710,9 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1726,6 +1782,9 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookList",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1780,6 +1839,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(
@@ -1860,7 +1920,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -1935,7 +1998,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2010,7 +2076,10 @@ class WebhooksApi:
         _response_types_map: Dict[str, Optional[str]] = {
             '200': "WebhookView",
             '400': "Problem",
+            '401': "Problem",
+            '403': "Problem",
             '404': "Problem",
+            '429': "Problem",
             '500': "Problem",
             '503': "Problem",
         }
@@ -2068,6 +2137,7 @@ class WebhooksApi:
 
         # authentication setting
         _auth_settings: List[str] = [
+            'bearer'
         ]
 
         return self.api_client.param_serialize(

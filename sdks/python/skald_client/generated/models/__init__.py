@@ -18,6 +18,9 @@ from skald_client.generated.models.append_many_request import AppendManyRequest
 from skald_client.generated.models.append_result import AppendResult
 from skald_client.generated.models.append_results import AppendResults
 from skald_client.generated.models.appended_events import AppendedEvents
+from skald_client.generated.models.audit_end import AuditEnd
+from skald_client.generated.models.audit_item import AuditItem
+from skald_client.generated.models.audit_page import AuditPage
 from skald_client.generated.models.bulk_filter import BulkFilter
 from skald_client.generated.models.bulk_refusal import BulkRefusal
 from skald_client.generated.models.bulk_request import BulkRequest

@@ -18,8 +18,11 @@ import skald.client.generated.ApiResponse;
 import skald.client.generated.Configuration;
 import skald.client.generated.Pair;
 
+import skald.client.generated.model.AuditEnd;
+import skald.client.generated.model.AuditPage;
 import skald.client.generated.model.BulkRequest;
 import skald.client.generated.model.BulkResult;
+import java.time.OffsetDateTime;
 import skald.client.generated.model.OperatorRequest;
 import skald.client.generated.model.PauseList;
 import skald.client.generated.model.PauseView;
@@ -243,7 +246,7 @@ public class AdminApi {
    * Closes a parked saga as it stands; nothing more is done or undone.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -259,7 +262,7 @@ public class AdminApi {
    * Closes a parked saga as it stands; nothing more is done or undone.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -277,7 +280,7 @@ public class AdminApi {
    * Closes a parked saga as it stands; nothing more is done or undone.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -293,7 +296,7 @@ public class AdminApi {
    * Closes a parked saga as it stands; nothing more is done or undone.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -405,7 +408,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String ifMatch; // Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
     @javax.annotation.Nullable
@@ -549,7 +552,7 @@ public class AdminApi {
    * Abandon sagas.
    * Every matching saga that is parked is closed as it stands.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return BulkResult
@@ -563,7 +566,7 @@ public class AdminApi {
    * Abandon sagas.
    * Every matching saga that is parked is closed as it stands.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
@@ -579,7 +582,7 @@ public class AdminApi {
    * Abandon sagas.
    * Every matching saga that is parked is closed as it stands.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;BulkResult&gt;
@@ -593,7 +596,7 @@ public class AdminApi {
    * Abandon sagas.
    * Every matching saga that is parked is closed as it stands.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
@@ -694,7 +697,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private BulkRequest bulkRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String idempotencyKey; // Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
     @javax.annotation.Nullable
@@ -823,7 +826,7 @@ public class AdminApi {
    * Ends its way forward and undoes what took effect, also past the pivot. A call in flight ends first.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -839,7 +842,7 @@ public class AdminApi {
    * Ends its way forward and undoes what took effect, also past the pivot. A call in flight ends first.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -857,7 +860,7 @@ public class AdminApi {
    * Ends its way forward and undoes what took effect, also past the pivot. A call in flight ends first.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -873,7 +876,7 @@ public class AdminApi {
    * Ends its way forward and undoes what took effect, also past the pivot. A call in flight ends first.
    * @param id The saga (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -985,7 +988,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String ifMatch; // Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
     @javax.annotation.Nullable
@@ -1129,7 +1132,7 @@ public class AdminApi {
    * Compensate sagas.
    * Every matching saga that goes forward is undone.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return BulkResult
@@ -1143,7 +1146,7 @@ public class AdminApi {
    * Compensate sagas.
    * Every matching saga that goes forward is undone.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
@@ -1159,7 +1162,7 @@ public class AdminApi {
    * Compensate sagas.
    * Every matching saga that goes forward is undone.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;BulkResult&gt;
@@ -1173,7 +1176,7 @@ public class AdminApi {
    * Compensate sagas.
    * Every matching saga that goes forward is undone.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
@@ -1274,7 +1277,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private BulkRequest bulkRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String idempotencyKey; // Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
     @javax.annotation.Nullable
@@ -1397,7 +1400,7 @@ public class AdminApi {
    * Destroys the key under which this person&#39;s data is sealed: in sagas, events and archives it can be read by nobody any more. Not while one of their sagas is unfinished. A repetition changes nothing.
    * @param id As the definitions&#39; &#x60;personal.subject&#x60; gives it (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return SubjectView
    * @throws ApiException if fails to make API call
@@ -1411,7 +1414,7 @@ public class AdminApi {
    * Destroys the key under which this person&#39;s data is sealed: in sagas, events and archives it can be read by nobody any more. Not while one of their sagas is unfinished. A repetition changes nothing.
    * @param id As the definitions&#39; &#x60;personal.subject&#x60; gives it (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return SubjectView
@@ -1427,7 +1430,7 @@ public class AdminApi {
    * Destroys the key under which this person&#39;s data is sealed: in sagas, events and archives it can be read by nobody any more. Not while one of their sagas is unfinished. A repetition changes nothing.
    * @param id As the definitions&#39; &#x60;personal.subject&#x60; gives it (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;SubjectView&gt;
    * @throws ApiException if fails to make API call
@@ -1441,7 +1444,7 @@ public class AdminApi {
    * Destroys the key under which this person&#39;s data is sealed: in sagas, events and archives it can be read by nobody any more. Not while one of their sagas is unfinished. A repetition changes nothing.
    * @param id As the definitions&#39; &#x60;personal.subject&#x60; gives it (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return ApiResponse&lt;SubjectView&gt;
@@ -1545,7 +1548,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
 
@@ -1817,6 +1820,402 @@ public class AdminApi {
       }
       public APIGetSubjectRequest build() {
         return new APIGetSubjectRequest(this);
+      }
+    }
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param apiRequest {@link APIListAuditLogRequest}
+   * @return AuditPage
+   * @throws ApiException if fails to make API call
+   */
+  public AuditPage listAuditLog(APIListAuditLogRequest apiRequest) throws ApiException {
+    return listAuditLog(apiRequest, null);
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param apiRequest {@link APIListAuditLogRequest}
+   * @param headers Optional headers to include in the request
+   * @return AuditPage
+   * @throws ApiException if fails to make API call
+   */
+  public AuditPage listAuditLog(APIListAuditLogRequest apiRequest, Map<String, String> headers) throws ApiException {
+    @javax.annotation.Nullable
+    String actor = apiRequest.actor();
+    @javax.annotation.Nullable
+    String action = apiRequest.action();
+    @javax.annotation.Nullable
+    String target = apiRequest.target();
+    @javax.annotation.Nullable
+    String requestId = apiRequest.requestId();
+    @javax.annotation.Nullable
+    AuditEnd outcome = apiRequest.outcome();
+    @javax.annotation.Nullable
+    OffsetDateTime recordedAfter = apiRequest.recordedAfter();
+    @javax.annotation.Nullable
+    OffsetDateTime recordedBefore = apiRequest.recordedBefore();
+    @javax.annotation.Nullable
+    String cursor = apiRequest.cursor();
+    @javax.annotation.Nullable
+    Integer limit = apiRequest.limit();
+    @javax.annotation.Nullable
+    String xCorrelationId = apiRequest.xCorrelationId();
+    return listAuditLog(actor, action, target, requestId, outcome, recordedAfter, recordedBefore, cursor, limit, xCorrelationId, headers);
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param apiRequest {@link APIListAuditLogRequest}
+   * @return ApiResponse&lt;AuditPage&gt;
+   * @throws ApiException if fails to make API call
+   */
+  public ApiResponse<AuditPage> listAuditLogWithHttpInfo(APIListAuditLogRequest apiRequest) throws ApiException {
+    return listAuditLogWithHttpInfo(apiRequest, null);
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param apiRequest {@link APIListAuditLogRequest}
+   * @param headers Optional headers to include in the request
+   * @return ApiResponse&lt;AuditPage&gt;
+   * @throws ApiException if fails to make API call
+   */
+  public ApiResponse<AuditPage> listAuditLogWithHttpInfo(APIListAuditLogRequest apiRequest, Map<String, String> headers) throws ApiException {
+    String actor = apiRequest.actor();
+    String action = apiRequest.action();
+    String target = apiRequest.target();
+    String requestId = apiRequest.requestId();
+    AuditEnd outcome = apiRequest.outcome();
+    OffsetDateTime recordedAfter = apiRequest.recordedAfter();
+    OffsetDateTime recordedBefore = apiRequest.recordedBefore();
+    String cursor = apiRequest.cursor();
+    Integer limit = apiRequest.limit();
+    String xCorrelationId = apiRequest.xCorrelationId();
+    return listAuditLogWithHttpInfo(actor, action, target, requestId, outcome, recordedAfter, recordedBefore, cursor, limit, xCorrelationId, headers);
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param actor  (optional)
+   * @param action  (optional)
+   * @param target  (optional)
+   * @param requestId  (optional)
+   * @param outcome  (optional)
+   * @param recordedAfter  (optional)
+   * @param recordedBefore  (optional)
+   * @param cursor &#x60;next_cursor&#x60; of the page before. (optional)
+   * @param limit Items of a page; 50 if left out. (optional)
+   * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
+   * @return AuditPage
+   * @throws ApiException if fails to make API call
+   */
+  public AuditPage listAuditLog(@javax.annotation.Nullable String actor, @javax.annotation.Nullable String action, @javax.annotation.Nullable String target, @javax.annotation.Nullable String requestId, @javax.annotation.Nullable AuditEnd outcome, @javax.annotation.Nullable OffsetDateTime recordedAfter, @javax.annotation.Nullable OffsetDateTime recordedBefore, @javax.annotation.Nullable String cursor, @javax.annotation.Nullable Integer limit, @javax.annotation.Nullable String xCorrelationId) throws ApiException {
+    return listAuditLog(actor, action, target, requestId, outcome, recordedAfter, recordedBefore, cursor, limit, xCorrelationId, null);
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param actor  (optional)
+   * @param action  (optional)
+   * @param target  (optional)
+   * @param requestId  (optional)
+   * @param outcome  (optional)
+   * @param recordedAfter  (optional)
+   * @param recordedBefore  (optional)
+   * @param cursor &#x60;next_cursor&#x60; of the page before. (optional)
+   * @param limit Items of a page; 50 if left out. (optional)
+   * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
+   * @param headers Optional headers to include in the request
+   * @return AuditPage
+   * @throws ApiException if fails to make API call
+   */
+  public AuditPage listAuditLog(@javax.annotation.Nullable String actor, @javax.annotation.Nullable String action, @javax.annotation.Nullable String target, @javax.annotation.Nullable String requestId, @javax.annotation.Nullable AuditEnd outcome, @javax.annotation.Nullable OffsetDateTime recordedAfter, @javax.annotation.Nullable OffsetDateTime recordedBefore, @javax.annotation.Nullable String cursor, @javax.annotation.Nullable Integer limit, @javax.annotation.Nullable String xCorrelationId, Map<String, String> headers) throws ApiException {
+    ApiResponse<AuditPage> localVarResponse = listAuditLogWithHttpInfo(actor, action, target, requestId, outcome, recordedAfter, recordedBefore, cursor, limit, xCorrelationId, headers);
+    return localVarResponse.getData();
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param actor  (optional)
+   * @param action  (optional)
+   * @param target  (optional)
+   * @param requestId  (optional)
+   * @param outcome  (optional)
+   * @param recordedAfter  (optional)
+   * @param recordedBefore  (optional)
+   * @param cursor &#x60;next_cursor&#x60; of the page before. (optional)
+   * @param limit Items of a page; 50 if left out. (optional)
+   * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
+   * @return ApiResponse&lt;AuditPage&gt;
+   * @throws ApiException if fails to make API call
+   */
+  public ApiResponse<AuditPage> listAuditLogWithHttpInfo(@javax.annotation.Nullable String actor, @javax.annotation.Nullable String action, @javax.annotation.Nullable String target, @javax.annotation.Nullable String requestId, @javax.annotation.Nullable AuditEnd outcome, @javax.annotation.Nullable OffsetDateTime recordedAfter, @javax.annotation.Nullable OffsetDateTime recordedBefore, @javax.annotation.Nullable String cursor, @javax.annotation.Nullable Integer limit, @javax.annotation.Nullable String xCorrelationId) throws ApiException {
+    return listAuditLogWithHttpInfo(actor, action, target, requestId, outcome, recordedAfter, recordedBefore, cursor, limit, xCorrelationId, null);
+  }
+
+  /**
+   * List the audit log.
+   * Every action of an operator, every change of a key, and every request that was refused for who made it; newest first.
+   * @param actor  (optional)
+   * @param action  (optional)
+   * @param target  (optional)
+   * @param requestId  (optional)
+   * @param outcome  (optional)
+   * @param recordedAfter  (optional)
+   * @param recordedBefore  (optional)
+   * @param cursor &#x60;next_cursor&#x60; of the page before. (optional)
+   * @param limit Items of a page; 50 if left out. (optional)
+   * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
+   * @param headers Optional headers to include in the request
+   * @return ApiResponse&lt;AuditPage&gt;
+   * @throws ApiException if fails to make API call
+   */
+  public ApiResponse<AuditPage> listAuditLogWithHttpInfo(@javax.annotation.Nullable String actor, @javax.annotation.Nullable String action, @javax.annotation.Nullable String target, @javax.annotation.Nullable String requestId, @javax.annotation.Nullable AuditEnd outcome, @javax.annotation.Nullable OffsetDateTime recordedAfter, @javax.annotation.Nullable OffsetDateTime recordedBefore, @javax.annotation.Nullable String cursor, @javax.annotation.Nullable Integer limit, @javax.annotation.Nullable String xCorrelationId, Map<String, String> headers) throws ApiException {
+    HttpRequest.Builder localVarRequestBuilder = listAuditLogRequestBuilder(actor, action, target, requestId, outcome, recordedAfter, recordedBefore, cursor, limit, xCorrelationId, headers);
+    try {
+      HttpResponse<InputStream> localVarResponse = memberVarHttpClient.send(
+          localVarRequestBuilder.build(),
+          HttpResponse.BodyHandlers.ofInputStream());
+      if (memberVarResponseInterceptor != null) {
+        memberVarResponseInterceptor.accept(localVarResponse);
+      }
+      InputStream localVarResponseBody = null;
+      try {
+        if (localVarResponse.statusCode()/ 100 != 2) {
+          throw getApiException("listAuditLog", localVarResponse);
+        }
+        localVarResponseBody = ApiClient.getResponseBody(localVarResponse);
+        if (localVarResponseBody == null) {
+          return new ApiResponse<AuditPage>(
+              localVarResponse.statusCode(),
+              localVarResponse.headers().map(),
+              null
+          );
+        }
+
+        
+        
+        String responseBody = new String(localVarResponseBody.readAllBytes());
+        AuditPage responseValue = responseBody.isBlank()? null: memberVarObjectMapper.readValue(responseBody, new TypeReference<AuditPage>() {});
+        
+
+        return new ApiResponse<AuditPage>(
+            localVarResponse.statusCode(),
+            localVarResponse.headers().map(),
+            responseValue
+        );
+      } finally {
+        if (localVarResponseBody != null) {
+          localVarResponseBody.close();
+        }
+      }
+    } catch (IOException e) {
+      throw new ApiException(e);
+    }
+    catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new ApiException(e);
+    }
+  }
+
+  private HttpRequest.Builder listAuditLogRequestBuilder(@javax.annotation.Nullable String actor, @javax.annotation.Nullable String action, @javax.annotation.Nullable String target, @javax.annotation.Nullable String requestId, @javax.annotation.Nullable AuditEnd outcome, @javax.annotation.Nullable OffsetDateTime recordedAfter, @javax.annotation.Nullable OffsetDateTime recordedBefore, @javax.annotation.Nullable String cursor, @javax.annotation.Nullable Integer limit, @javax.annotation.Nullable String xCorrelationId, Map<String, String> headers) throws ApiException {
+
+    HttpRequest.Builder localVarRequestBuilder = HttpRequest.newBuilder();
+
+    String localVarPath = "/admin/audit";
+
+    List<Pair> localVarQueryParams = new ArrayList<>();
+    StringJoiner localVarQueryStringJoiner = new StringJoiner("&");
+    String localVarQueryParameterBaseName;
+    localVarQueryParameterBaseName = "actor";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("actor", actor));
+    localVarQueryParameterBaseName = "action";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("action", action));
+    localVarQueryParameterBaseName = "target";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("target", target));
+    localVarQueryParameterBaseName = "request_id";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("request_id", requestId));
+    localVarQueryParameterBaseName = "outcome";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("outcome", outcome));
+    localVarQueryParameterBaseName = "recorded_after";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("recorded_after", recordedAfter));
+    localVarQueryParameterBaseName = "recorded_before";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("recorded_before", recordedBefore));
+    localVarQueryParameterBaseName = "cursor";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("cursor", cursor));
+    localVarQueryParameterBaseName = "limit";
+    localVarQueryParams.addAll(ApiClient.parameterToPairs("limit", limit));
+
+    if (!localVarQueryParams.isEmpty() || localVarQueryStringJoiner.length() != 0) {
+      StringJoiner queryJoiner = new StringJoiner("&");
+      localVarQueryParams.forEach(p -> queryJoiner.add(p.getName() + '=' + p.getValue()));
+      if (localVarQueryStringJoiner.length() != 0) {
+        queryJoiner.add(localVarQueryStringJoiner.toString());
+      }
+      localVarRequestBuilder.uri(URI.create(memberVarBaseUri + localVarPath + '?' + queryJoiner.toString()));
+    } else {
+      localVarRequestBuilder.uri(URI.create(memberVarBaseUri + localVarPath));
+    }
+
+    if (xCorrelationId != null) {
+      localVarRequestBuilder.header("X-Correlation-Id", xCorrelationId.toString());
+    }
+    localVarRequestBuilder.header("Accept", "application/json, application/problem+json");
+
+    localVarRequestBuilder.method("GET", HttpRequest.BodyPublishers.noBody());
+    if (memberVarReadTimeout != null) {
+      localVarRequestBuilder.timeout(memberVarReadTimeout);
+    }
+    // Add custom headers if provided
+    localVarRequestBuilder = HttpRequestBuilderExtensions.withAdditionalHeaders(localVarRequestBuilder, headers);
+    if (memberVarInterceptor != null) {
+      memberVarInterceptor.accept(localVarRequestBuilder);
+    }
+    return localVarRequestBuilder;
+  }
+
+
+  public static final class APIListAuditLogRequest {
+    @javax.annotation.Nullable
+    private String actor; //  (optional)
+    @javax.annotation.Nullable
+    private String action; //  (optional)
+    @javax.annotation.Nullable
+    private String target; //  (optional)
+    @javax.annotation.Nullable
+    private String requestId; //  (optional)
+    @javax.annotation.Nullable
+    private AuditEnd outcome; //  (optional)
+    @javax.annotation.Nullable
+    private OffsetDateTime recordedAfter; //  (optional)
+    @javax.annotation.Nullable
+    private OffsetDateTime recordedBefore; //  (optional)
+    @javax.annotation.Nullable
+    private String cursor; // &#x60;next_cursor&#x60; of the page before. (optional)
+    @javax.annotation.Nullable
+    private Integer limit; // Items of a page; 50 if left out. (optional)
+    @javax.annotation.Nullable
+    private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
+
+    private APIListAuditLogRequest(Builder builder) {
+      this.actor = builder.actor;
+      this.action = builder.action;
+      this.target = builder.target;
+      this.requestId = builder.requestId;
+      this.outcome = builder.outcome;
+      this.recordedAfter = builder.recordedAfter;
+      this.recordedBefore = builder.recordedBefore;
+      this.cursor = builder.cursor;
+      this.limit = builder.limit;
+      this.xCorrelationId = builder.xCorrelationId;
+    }
+    @javax.annotation.Nullable
+    public String actor() {
+      return actor;
+    }
+    @javax.annotation.Nullable
+    public String action() {
+      return action;
+    }
+    @javax.annotation.Nullable
+    public String target() {
+      return target;
+    }
+    @javax.annotation.Nullable
+    public String requestId() {
+      return requestId;
+    }
+    @javax.annotation.Nullable
+    public AuditEnd outcome() {
+      return outcome;
+    }
+    @javax.annotation.Nullable
+    public OffsetDateTime recordedAfter() {
+      return recordedAfter;
+    }
+    @javax.annotation.Nullable
+    public OffsetDateTime recordedBefore() {
+      return recordedBefore;
+    }
+    @javax.annotation.Nullable
+    public String cursor() {
+      return cursor;
+    }
+    @javax.annotation.Nullable
+    public Integer limit() {
+      return limit;
+    }
+    @javax.annotation.Nullable
+    public String xCorrelationId() {
+      return xCorrelationId;
+    }
+    public static Builder newBuilder() {
+      return new Builder();
+    }
+
+    public static class Builder {
+      private String actor;
+      private String action;
+      private String target;
+      private String requestId;
+      private AuditEnd outcome;
+      private OffsetDateTime recordedAfter;
+      private OffsetDateTime recordedBefore;
+      private String cursor;
+      private Integer limit;
+      private String xCorrelationId;
+
+      public Builder actor(@javax.annotation.Nullable String actor) {
+        this.actor = actor;
+        return this;
+      }
+      public Builder action(@javax.annotation.Nullable String action) {
+        this.action = action;
+        return this;
+      }
+      public Builder target(@javax.annotation.Nullable String target) {
+        this.target = target;
+        return this;
+      }
+      public Builder requestId(@javax.annotation.Nullable String requestId) {
+        this.requestId = requestId;
+        return this;
+      }
+      public Builder outcome(@javax.annotation.Nullable AuditEnd outcome) {
+        this.outcome = outcome;
+        return this;
+      }
+      public Builder recordedAfter(@javax.annotation.Nullable OffsetDateTime recordedAfter) {
+        this.recordedAfter = recordedAfter;
+        return this;
+      }
+      public Builder recordedBefore(@javax.annotation.Nullable OffsetDateTime recordedBefore) {
+        this.recordedBefore = recordedBefore;
+        return this;
+      }
+      public Builder cursor(@javax.annotation.Nullable String cursor) {
+        this.cursor = cursor;
+        return this;
+      }
+      public Builder limit(@javax.annotation.Nullable Integer limit) {
+        this.limit = limit;
+        return this;
+      }
+      public Builder xCorrelationId(@javax.annotation.Nullable String xCorrelationId) {
+        this.xCorrelationId = xCorrelationId;
+        return this;
+      }
+      public APIListAuditLogRequest build() {
+        return new APIListAuditLogRequest(this);
       }
     }
   }
@@ -2272,7 +2671,7 @@ public class AdminApi {
    * No saga of any version of it is started, until it is resumed. Those that run go on.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return PauseView
    * @throws ApiException if fails to make API call
@@ -2286,7 +2685,7 @@ public class AdminApi {
    * No saga of any version of it is started, until it is resumed. Those that run go on.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return PauseView
@@ -2302,7 +2701,7 @@ public class AdminApi {
    * No saga of any version of it is started, until it is resumed. Those that run go on.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;PauseView&gt;
    * @throws ApiException if fails to make API call
@@ -2316,7 +2715,7 @@ public class AdminApi {
    * No saga of any version of it is started, until it is resumed. Those that run go on.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return ApiResponse&lt;PauseView&gt;
@@ -2420,7 +2819,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
 
@@ -2541,7 +2940,7 @@ public class AdminApi {
    * Its calls wait, using no attempt, until it is resumed. Deadlines go on.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return PauseView
    * @throws ApiException if fails to make API call
@@ -2555,7 +2954,7 @@ public class AdminApi {
    * Its calls wait, using no attempt, until it is resumed. Deadlines go on.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return PauseView
@@ -2571,7 +2970,7 @@ public class AdminApi {
    * Its calls wait, using no attempt, until it is resumed. Deadlines go on.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;PauseView&gt;
    * @throws ApiException if fails to make API call
@@ -2585,7 +2984,7 @@ public class AdminApi {
    * Its calls wait, using no attempt, until it is resumed. Deadlines go on.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return ApiResponse&lt;PauseView&gt;
@@ -2689,7 +3088,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
 
@@ -2820,7 +3219,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param resolveRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -2837,7 +3236,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param resolveRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -2856,7 +3255,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param resolveRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -2873,7 +3272,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param resolveRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -2992,7 +3391,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private ResolveRequest resolveRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String ifMatch; // Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
     @javax.annotation.Nullable
@@ -3145,7 +3544,7 @@ public class AdminApi {
    * Its sagas are started again.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @throws ApiException if fails to make API call
    */
@@ -3158,7 +3557,7 @@ public class AdminApi {
    * Its sagas are started again.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @throws ApiException if fails to make API call
@@ -3172,7 +3571,7 @@ public class AdminApi {
    * Its sagas are started again.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;Void&gt;
    * @throws ApiException if fails to make API call
@@ -3186,7 +3585,7 @@ public class AdminApi {
    * Its sagas are started again.
    * @param name The definition (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return ApiResponse&lt;Void&gt;
@@ -3279,7 +3678,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
 
@@ -3398,7 +3797,7 @@ public class AdminApi {
    * Its calls are made again, within seconds.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @throws ApiException if fails to make API call
    */
@@ -3411,7 +3810,7 @@ public class AdminApi {
    * Its calls are made again, within seconds.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @throws ApiException if fails to make API call
@@ -3425,7 +3824,7 @@ public class AdminApi {
    * Its calls are made again, within seconds.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;Void&gt;
    * @throws ApiException if fails to make API call
@@ -3439,7 +3838,7 @@ public class AdminApi {
    * Its calls are made again, within seconds.
    * @param name The participant (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return ApiResponse&lt;Void&gt;
@@ -3532,7 +3931,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
 
@@ -3659,7 +4058,7 @@ public class AdminApi {
    * The operation is called at once, with the same idempotency key and a fresh retry policy.
    * @param id The saga (required)
    * @param retryRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -3675,7 +4074,7 @@ public class AdminApi {
    * The operation is called at once, with the same idempotency key and a fresh retry policy.
    * @param id The saga (required)
    * @param retryRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -3693,7 +4092,7 @@ public class AdminApi {
    * The operation is called at once, with the same idempotency key and a fresh retry policy.
    * @param id The saga (required)
    * @param retryRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -3709,7 +4108,7 @@ public class AdminApi {
    * The operation is called at once, with the same idempotency key and a fresh retry policy.
    * @param id The saga (required)
    * @param retryRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -3821,7 +4220,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private RetryRequest retryRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String ifMatch; // Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
     @javax.annotation.Nullable
@@ -3965,7 +4364,7 @@ public class AdminApi {
    * Retry sagas.
    * Of every matching saga, what is parked, or waits for its next attempt, is called at once.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return BulkResult
@@ -3979,7 +4378,7 @@ public class AdminApi {
    * Retry sagas.
    * Of every matching saga, what is parked, or waits for its next attempt, is called at once.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
@@ -3995,7 +4394,7 @@ public class AdminApi {
    * Retry sagas.
    * Of every matching saga, what is parked, or waits for its next attempt, is called at once.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;BulkResult&gt;
@@ -4009,7 +4408,7 @@ public class AdminApi {
    * Retry sagas.
    * Of every matching saga, what is parked, or waits for its next attempt, is called at once.
    * @param bulkRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
@@ -4110,7 +4509,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private BulkRequest bulkRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String idempotencyKey; // Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
     @javax.annotation.Nullable
@@ -4243,7 +4642,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4260,7 +4659,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4279,7 +4678,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4296,7 +4695,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param operatorRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4415,7 +4814,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private OperatorRequest operatorRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String ifMatch; // Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
     @javax.annotation.Nullable
@@ -4580,7 +4979,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param skipRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4597,7 +4996,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param skipRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4616,7 +5015,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param skipRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4633,7 +5032,7 @@ public class AdminApi {
    * @param id The saga (required)
    * @param step The step (required)
    * @param skipRequest  (required)
-   * @param xActor Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+   * @param xActor Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
    * @param ifMatch Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
    * @param idempotencyKey Names this action: a repetition under the same key has no further effect, and is answered with the saga as it is by then. A saga knows the keys of its last 16 actions. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
@@ -4752,7 +5151,7 @@ public class AdminApi {
     @javax.annotation.Nonnull
     private SkipRequest skipRequest; //  (required)
     @javax.annotation.Nullable
-    private String xActor; // Who acts; required here or as &#x60;actor&#x60; in the body. (optional)
+    private String xActor; // Who acts: whoever shows a key or a token; without one required here or as &#x60;actor&#x60; in the body. (optional)
     @javax.annotation.Nullable
     private String ifMatch; // Only if the saga is still at this revision: its &#x60;ETag&#x60;. (optional)
     @javax.annotation.Nullable

@@ -601,7 +601,7 @@ public class OperationsApi {
   /**
    * Ask whether the replica is ready.
    * Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
-   * @param verbose Show each check; without a value it means true. (optional)
+   * @param verbose Show each check, to whoever has the scope &#x60;system:read&#x60;; without a value it means true. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return Readiness
    * @throws ApiException if fails to make API call
@@ -613,7 +613,7 @@ public class OperationsApi {
   /**
    * Ask whether the replica is ready.
    * Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
-   * @param verbose Show each check; without a value it means true. (optional)
+   * @param verbose Show each check, to whoever has the scope &#x60;system:read&#x60;; without a value it means true. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return Readiness
@@ -627,7 +627,7 @@ public class OperationsApi {
   /**
    * Ask whether the replica is ready.
    * Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
-   * @param verbose Show each check; without a value it means true. (optional)
+   * @param verbose Show each check, to whoever has the scope &#x60;system:read&#x60;; without a value it means true. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @return ApiResponse&lt;Readiness&gt;
    * @throws ApiException if fails to make API call
@@ -639,7 +639,7 @@ public class OperationsApi {
   /**
    * Ask whether the replica is ready.
    * Ready to take any request, that is: to carry it out, or to forward it to the replica that owns the saga. Participants do not count, but are shown.
-   * @param verbose Show each check; without a value it means true. (optional)
+   * @param verbose Show each check, to whoever has the scope &#x60;system:read&#x60;; without a value it means true. (optional)
    * @param xCorrelationId Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
    * @param headers Optional headers to include in the request
    * @return ApiResponse&lt;Readiness&gt;
@@ -736,7 +736,7 @@ public class OperationsApi {
 
   public static final class APIGetReadinessRequest {
     @javax.annotation.Nullable
-    private String verbose; // Show each check; without a value it means true. (optional)
+    private String verbose; // Show each check, to whoever has the scope &#x60;system:read&#x60;; without a value it means true. (optional)
     @javax.annotation.Nullable
     private String xCorrelationId; // Names what this request belongs to: 1 to 128 visible ASCII characters. One is made if left out. (optional)
 
