@@ -32,7 +32,7 @@ fn failed_in_one_line(ended: &Ended, words: &[&str]) {
 }
 
 /// `skald dev` with everything on ports that are free.
-fn dev(data: &Path, listen: u16) -> Command {
+pub fn dev(data: &Path, listen: u16) -> Command {
     let mut dev = program();
     dev.arg("dev").arg("--data-dir").arg(data).args(["--listen", &format!("127.0.0.1:{listen}")]);
     for service in ["catalog", "sales", "orders", "audit", "notification", "views"] {

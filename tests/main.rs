@@ -7,6 +7,7 @@
 
 mod accepted;
 mod access;
+mod backup;
 mod bad_input;
 mod chaos;
 mod checkout;
@@ -15,6 +16,7 @@ mod command_line;
 mod compare;
 mod crashes;
 mod definitions;
+mod documented;
 mod faults;
 mod figures;
 mod forwarding;

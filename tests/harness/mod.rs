@@ -11,7 +11,7 @@ pub mod guard;
 pub mod log;
 pub mod participants;
 pub mod postgres;
-mod postgres_binaries;
+pub mod postgres_binaries;
 pub mod process;
 pub mod proxy;
 pub mod raw;

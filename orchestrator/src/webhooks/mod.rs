@@ -9,11 +9,15 @@ mod message;
 pub mod registry;
 mod send;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use skald_core::time::{Millis, Timestamp};
 use tokio::{
-    task::AbortHandle,
+    sync::watch,
     time::{Instant, sleep},
 };
 use uuid::Uuid;
@@ -66,36 +70,33 @@ fn micros(span: Millis) -> i64 {
     i64::try_from(span.0.saturating_mul(1000)).unwrap_or(i64::MAX)
 }
 
-/// A task per webhook that is not disabled.
+/// A task per webhook that is not disabled, which ends when it has settled what it has in hand and finds its sender gone.
 #[derive(Default)]
-struct Senders(BTreeMap<Uuid, (Webhook, AbortHandle)>);
+struct Senders(BTreeMap<Uuid, watch::Sender<Webhook>>);
 
 impl Senders {
-    /// One that changed begins anew: what it had in hand comes again when its lease ends.
     fn match_with(&mut self, webhooks: Vec<Webhook>, courier: &Arc<Courier>) {
         let wanted: BTreeMap<Uuid, Webhook> = webhooks
             .into_iter()
             .filter(|webhook| webhook.terms.disabled.is_none())
             .map(|webhook| (webhook.id, webhook))
             .collect();
-        self.0.retain(|id, (webhook, sending)| {
-            let stays = wanted.get(id) == Some(webhook) && !sending.is_finished();
-            if !stays {
-                sending.abort();
-            }
-            stays
-        });
+        self.0.retain(|id, sender| wanted.contains_key(id) && !sender.is_closed());
         for (id, webhook) in wanted {
-            self.0.entry(id).or_insert_with(|| {
-                let sending = tokio::spawn(Arc::clone(courier).tell(webhook.clone()));
-                (webhook, sending.abort_handle())
-            });
+            match self.0.entry(id) {
+                Entry::Occupied(known) => {
+                    known.get().send_if_modified(|known| {
+                        let differs = *known != webhook;
+                        *known = webhook;
+                        differs
+                    });
+                }
+                Entry::Vacant(place) => {
+                    let (sender, receiver) = watch::channel(webhook);
+                    tokio::spawn(Arc::clone(courier).tell(receiver));
+                    place.insert(sender);
+                }
+            }
         }
-    }
-}
-
-impl Drop for Senders {
-    fn drop(&mut self) {
-        self.0.values().for_each(|(_, sending)| sending.abort());
     }
 }

@@ -10,6 +10,8 @@ use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, StatusCode, redirect, retry};
 use skald_core::{ids::SagaId, time::Millis};
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::{message, registry::group};
 use crate::{
@@ -31,6 +33,7 @@ const LIMIT: u32 = 16;
 const LEASE: Millis = Millis(30_000);
 /// What comes meanwhile is read together.
 const PACE: Duration = Duration::from_millis(100);
+const GONE: &str = "answered 410: disabled";
 /// Before a database that did not answer is asked again.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -44,7 +47,7 @@ enum Told {
     Delivered,
     /// Settled as failed: it will be tried again.
     Failed(String),
-    /// Nobody wants to be told any more.
+    /// Nobody wants to be told any more. Settled as failed, so that it comes again when it is enabled.
     Gone,
 }
 
@@ -67,12 +70,13 @@ impl Courier {
         Ok(Self { app, client })
     }
 
-    /// Tells the webhook what there is, for as long as it wants to be told and the app is open.
-    pub async fn tell(self: Arc<Self>, webhook: Webhook) {
+    /// Tells the webhook what there is, for as long as it is to be told and the app is open.
+    pub async fn tell(self: Arc<Self>, mut terms: watch::Receiver<Webhook>) {
+        let id = terms.borrow().id;
         let consumer = self.app.owner_id().to_owned();
-        let poll = Poll { group: group(webhook.id), consumer, limit: LIMIT, lease: LEASE, settle: Vec::new() };
+        let poll = Poll { group: group(id), consumer, limit: LIMIT, lease: LEASE, settle: Vec::new() };
         let mut wake = Wake::of(&self.app);
-        loop {
+        while terms.has_changed().is_ok() {
             let asked = poll.clone();
             let polled = self.app.groups(move |groups| async move { groups.poll_group(&asked).await }).await;
             let mut polled = match polled {
@@ -80,60 +84,68 @@ impl Courier {
                 // It was removed.
                 Ok(None) => return,
                 Err(problem) => {
-                    tracing::debug!(webhook = %webhook.id, ?problem, "what there is to tell cannot be read");
+                    tracing::debug!(webhook = %id, ?problem, "what there is to tell cannot be read");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
             if polled.deliveries.is_empty() {
-                let due_in = polled.next_at.map(|at| self.app.clock().now().until(at)).unwrap_or(LEASE).min(LEASE);
+                let due_in = polled.next_at.map_or(LEASE, |at| self.app.clock().now().until(at)).min(LEASE);
                 let due = tokio::time::Instant::now() + Duration::from_millis(due_in.0);
-                if wake.wait_beyond(due, &mut polled.beyond).await == Woken::Closing {
-                    return;
+                tokio::select! {
+                    woken = wake.wait_beyond(due, &mut polled.beyond) => if woken == Woken::Closing {
+                        return;
+                    },
+                    _ = terms.changed() => {}
                 }
                 continue;
             }
-            let Some(settled) = self.deliver(&webhook, polled.deliveries).await else {
-                return self.disable(&webhook).await;
-            };
+            let webhook = terms.borrow_and_update().clone();
+            let (settled, gone) = self.deliver(&webhook, polled.deliveries).await;
             let name = poll.group.clone();
             let settling = self.app.groups(move |groups| async move { groups.settle(&name, &settled).await });
             if let Err(problem) = settling.await {
-                tracing::debug!(webhook = %webhook.id, ?problem, "what was told is not settled: it is told again");
+                tracing::debug!(webhook = %id, ?problem, "what was told is not settled: it is told again");
+            }
+            if gone {
+                return self.disable(id).await;
             }
             tokio::time::sleep(PACE).await;
         }
     }
 
-    /// Each saga's news in order, those of several sagas at once. None: nobody wants to be told any more.
-    async fn deliver(&self, webhook: &Webhook, deliveries: Vec<Delivery>) -> Option<Vec<Settlement>> {
+    /// Each saga's news in order, those of several sagas at once; and whether nobody wants to be told any more.
+    async fn deliver(&self, webhook: &Webhook, deliveries: Vec<Delivery>) -> (Vec<Settlement>, bool) {
         let mut by_saga = BTreeMap::<SagaId, Vec<Delivery>>::new();
         for delivery in deliveries {
             by_saga.entry(delivery.event.stream).or_default().push(delivery);
         }
         let told = stream::iter(by_saga.into_values()).map(|news| self.deliver_in_order(webhook, news));
-        let all: Vec<Option<Vec<Settlement>>> = told.buffer_unordered(AT_ONCE).collect().await;
-        all.into_iter().collect::<Option<Vec<_>>>().map(|all| all.into_iter().flatten().collect())
+        let all: Vec<(Vec<Settlement>, bool)> = told.buffer_unordered(AT_ONCE).collect().await;
+        let gone = all.iter().any(|(_, gone)| *gone);
+        (all.into_iter().flat_map(|(settled, _)| settled).collect(), gone)
     }
 
     /// Up to the first that fails: those behind it come again after it.
-    async fn deliver_in_order(&self, webhook: &Webhook, news: Vec<Delivery>) -> Option<Vec<Settlement>> {
+    async fn deliver_in_order(&self, webhook: &Webhook, news: Vec<Delivery>) -> (Vec<Settlement>, bool) {
         let mut settled = Vec::with_capacity(news.len());
         for delivery in news {
             let Delivery { event, token, .. } = &delivery;
             let (shard, position, token) = (event.shard, event.position, *token);
-            let result = match self.send(webhook, &delivery).await {
+            let told = self.send(webhook, &delivery).await;
+            let result = match &told {
                 Told::Delivered => Settled::Done,
-                Told::Failed(error) => Settled::Failed { error, poison: false },
-                Told::Gone => return None,
+                Told::Failed(error) => Settled::Failed { error: error.clone(), poison: false },
+                Told::Gone => Settled::Failed { error: GONE.to_owned(), poison: false },
             };
-            let failed = matches!(result, Settled::Failed { .. });
             settled.push(Settlement { shard, position, token, result });
-            if failed {
-                break;
+            match told {
+                Told::Delivered => {}
+                Told::Failed(_) => break,
+                Told::Gone => return (settled, true),
             }
         }
-        Some(settled)
+        (settled, false)
     }
 
     async fn send(&self, webhook: &Webhook, delivery: &Delivery) -> Told {
@@ -158,7 +170,7 @@ impl Courier {
         let error = match &told {
             Told::Delivered => None,
             Told::Failed(error) => Some(error.clone()),
-            Told::Gone => Some("answered 410: disabled".to_owned()),
+            Told::Gone => Some(GONE.to_owned()),
         };
         if let Some(error) = &error {
             tracing::info!(webhook = %webhook.id, saga_id = %event.stream, attempt = tries, error, "a webhook was not told");
@@ -179,13 +191,12 @@ impl Courier {
         told
     }
 
-    async fn disable(&self, webhook: &Webhook) {
+    async fn disable(&self, id: Uuid) {
         let disabled = Disabled { at: self.app.clock().now(), reason: "the receiver answered 410 Gone".to_owned() };
-        let id = webhook.id;
         tracing::warn!(webhook = %id, reason = disabled.reason, "a webhook is disabled");
         let disabling = self.app.webhooks(move |registry| async move { registry.disable(id, disabled).await });
         if let Err(problem) = disabling.await {
-            // It is told again when the lease ends, and answers the same.
+            // It is told again, and answers the same.
             tracing::debug!(webhook = %id, ?problem, "a webhook could not be disabled");
         }
     }
