@@ -1,5 +1,6 @@
 //! Tokens signed here, by keys made here.
 
+use actix_web::{App, HttpResponse, HttpServer, web};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use ring::{
     rand::SystemRandom,
@@ -57,16 +58,45 @@ fn claims() -> Value {
     })
 }
 
-async fn tokens(file: &std::path::Path) -> Tokens {
-    let jwt = config::Jwt {
-        jwks_file: Some(file.to_owned()),
+fn jwt() -> config::Jwt {
+    config::Jwt {
         issuer: "https://issuer.example".to_owned(),
         audience: "skald".to_owned(),
         roles_claim: "realm.roles".to_owned(),
         roles: BTreeMap::from([("on-call".to_owned(), Role::Operator)]),
         ..config::Jwt::default()
-    };
+    }
+}
+
+async fn tokens(file: &std::path::Path) -> Tokens {
+    let jwt = config::Jwt { jwks_file: Some(file.to_owned()), ..jwt() };
     Tokens::follow(&jwt, watch::channel(false).1).await.unwrap()
+}
+
+#[tokio::test]
+async fn keys_may_come_from_a_url_but_not_from_where_it_redirects_to() {
+    let issuer = Issuer::new();
+    let keys = issuer.jwks().to_string();
+    let app = move || {
+        let keys = keys.clone();
+        let moved = || async { HttpResponse::Found().insert_header(("location", "/keys")).finish() };
+        let serve = move || std::future::ready(HttpResponse::Ok().body(keys.clone()));
+        App::new().route("/keys", web::get().to(serve)).route("/moved", web::get().to(moved))
+    };
+    let server = HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}", server.addrs()[0]);
+    tokio::spawn(server.run());
+    let follow = async |path: &str| {
+        let jwt = config::Jwt { jwks_url: Some(format!("{origin}{path}")), ..jwt() };
+        Tokens::follow(&jwt, watch::channel(false).1).await
+    };
+    let tokens = follow("/keys").await.unwrap();
+    let token = issuer.token(&json!({"alg": "ES256", "kid": "p256"}), &claims());
+    assert_eq!(tokens.caller(&token).await.unwrap().name, "jane");
+    for path in ["/moved", "/nothing"] {
+        let error = follow(path).await.unwrap_err();
+        assert!(error.to_string().contains("the issuer's keys cannot be read"), "{error:#}");
+    }
 }
 
 #[tokio::test]
