@@ -14,6 +14,7 @@ mod engine;
 mod events;
 mod forward;
 mod hex;
+mod http_client;
 mod metrics;
 mod neighbours;
 mod personal;

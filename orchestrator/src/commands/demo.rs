@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::{Value, json};
 
-use crate::config::Secret;
+use crate::{config::Secret, http_client};
 
 const DEMONSTRATION: [(&str, &str, &str); 3] = [
     ("A checkout", "orchestrated", "tok_ok"),
@@ -29,7 +29,7 @@ pub async fn show(skald: SocketAddr, key: Option<&Secret>, participants: &[(&str
     if let Some(key) = key {
         shown.insert(AUTHORIZATION, format!("Bearer {}", key.reveal()).parse().context("the key is not usable")?);
     }
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).default_headers(shown);
+    let client = http_client::builder().no_proxy().timeout(Duration::from_secs(60)).default_headers(shown);
     let client = client.build()?;
     for (title, mode, token) in DEMONSTRATION {
         let saga = check_out(&client, skald, mode, token).await?;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     cli::HealthcheckArgs,
     config::{Config, Flags},
+    http_client,
 };
 
 /// Whoever asks asks again.
@@ -36,11 +37,8 @@ fn url(config: &Config, path: &str) -> String {
 }
 
 async fn ask(url: &str) -> anyhow::Result<()> {
-    // The client wants it even where there is no TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     // A certificate names the server as others know it, not as this machine does.
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_danger_accept_invalid_certs(true).build()?;
+    let client = http_client::builder().no_proxy().timeout(PATIENCE).tls_danger_accept_invalid_certs(true).build()?;
     let answer = client.get(url).send().await.with_context(|| format!("no answer from {url}"))?;
     let status = answer.status();
     if !status.is_success() {

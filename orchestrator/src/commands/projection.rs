@@ -9,7 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::{ProjectionAction, ProjectionArgs, ProjectionName};
+use crate::{
+    cli::{ProjectionAction, ProjectionArgs, ProjectionName},
+    http_client,
+};
 
 const DIFFERENT: u8 = 1;
 const NOT_CARRIED_OUT: u8 = 2;
@@ -86,9 +89,7 @@ async fn follow(what: &str, target: &ProjectionName, bar: &ProgressBar) -> anyho
     let Ok(mut path) = url.path_segments_mut() else { bail!("--views-url {base} is no URL of a service") };
     path.pop_if_empty().extend(["projections", &target.name, what]);
     drop(path);
-    // The client wants it even where there is no TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().read_timeout(SILENCE_MAX).build()?;
+    let client = http_client::builder().no_proxy().read_timeout(SILENCE_MAX).build()?;
     let mut answer = client.post(url).send().await.with_context(|| format!("{base} does not answer"))?;
     if !answer.status().is_success() {
         let status = answer.status();

@@ -21,7 +21,7 @@ use crate::{
     bus::{self, BusHealth},
     clock::DatabaseClock,
     config::{self, Config},
-    dispatch::{CallbackTokens, Circuit, HttpParticipants, ParticipantHealth},
+    dispatch::{CallbackTokens, Circuit, Context as CallContext, HttpParticipants, ParticipantHealth},
     engine::{
         Engine, Parts,
         definitions::{Definitions, RegisterError},
@@ -74,9 +74,8 @@ impl Service {
         let tokens = callback_tokens(config, &secret)?;
         let replica = Uuid::new_v4().to_string();
         let (spans, exporting) = Spans::open(&config.traces, &replica, &metrics)?;
-        let (calling, tokens_of_calls) = (&config.participants, tokens.clone());
-        let participants = HttpParticipants::new(calling, clock.clone(), tokens_of_calls, &metrics, spans.clone())?;
-        let participants = Arc::new(participants);
+        let context = CallContext { clock: clock.clone(), tokens: tokens.clone(), spans: spans.clone() };
+        let participants = Arc::new(HttpParticipants::new(&config.participants, context, &metrics)?);
         let sealing = Arc::new(Sealing::new(Arc::clone(&store), &secret));
         let sealed = SealedCalls::new(participants.clone(), Arc::clone(&sealing), clock.clone());
         let definitions = definitions(config, &store, &clock, bundled).await?;

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,17 +15,16 @@ use skald_core::{
 };
 
 use super::{
-    CallbackTokens, Participants, Term,
+    Participants, Term,
     breaker::Circuit,
     gate::Held,
     participant::{Call, Context, Exchange, Participant, Unusable},
     trace::TraceParent,
 };
 use crate::{
-    clock::Clock,
     config,
     metrics::{CallKind, Metrics},
-    spans::{Attempted, Spans},
+    spans::Attempted,
 };
 
 /// Calls participants over HTTP, within their limits.
@@ -51,16 +49,14 @@ impl HttpParticipants {
     /// When the configuration of a participant cannot be used.
     pub fn new(
         participants: &BTreeMap<String, config::Participant>,
-        clock: Arc<dyn Clock>,
-        tokens: CallbackTokens,
+        context: Context,
         metrics: &Metrics,
-        spans: Spans,
     ) -> Result<Self, Unusable> {
         let participants = participants
             .iter()
             .map(|(name, config)| Ok((name.clone(), Participant::new(name, config, metrics.calls.of(name))?)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { participants, context: Context { clock, tokens, spans } })
+        Ok(Self { participants, context })
     }
 
     /// Calls of this participant wait from now on; those in flight go on. False: there is none of that name.

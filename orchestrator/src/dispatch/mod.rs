@@ -32,6 +32,7 @@ pub use self::{
     callback::CallbackTokens,
     client::{HttpParticipants, ParticipantHealth},
     ledger::{Ledger, LedgerEntry, LedgerPage},
+    participant::Context,
     term::{Lease, Term},
     trace::TraceParent,
 };

@@ -11,7 +11,7 @@ use super::{
     owners::Peer,
     seal::{HEADER, Seals, Target},
 };
-use crate::{clock::Clock, storage::Owner};
+use crate::{clock::Clock, http_client, storage::Owner};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Below the time for which the receiver keeps idle connections.
@@ -55,9 +55,7 @@ impl Wire {
     ///
     /// When the machine's certificates cannot be read.
     pub fn new(secret: &[u8], own: &Owner) -> Result<Self, reqwest::Error> {
-        // The first client of a process sets it; the later ones find it set.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
+        let mut builder = http_client::builder()
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .no_proxy()

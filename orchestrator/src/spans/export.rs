@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::metrics::Metrics;
+use crate::{http_client, metrics::Metrics};
 
 /// Spans that wait; more are dropped.
 const QUEUE_MAX: usize = 8_192;
@@ -47,9 +47,7 @@ pub(super) fn start(
     replica: &str,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<(mpsc::Sender<SpanData>, Exporting)> {
-    // The first client of a process sets it; the later ones find it set.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut client = reqwest::Client::builder().timeout(TIMEOUT);
+    let mut client = http_client::builder().timeout(TIMEOUT);
     if endpoint.starts_with("http:") {
         // Spares reading the machine's certificates, and needs none.
         client = client.tls_certs_only([]);

@@ -17,6 +17,7 @@ use super::{message, registry::group};
 use crate::{
     api::events::wake::{Wake, Woken},
     app::App,
+    http_client,
     metrics::WebhookOutcome,
     storage::{
         groups::{Delivery, Poll, Settled, Settlement},
@@ -56,9 +57,7 @@ impl Courier {
     ///
     /// When the machine's certificates cannot be read.
     pub fn new(app: Arc<App>, timeout: Duration) -> Result<Self, reqwest::Error> {
-        // The first client of a process sets it; the later ones find it set.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let client = http_client::builder()
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .no_proxy()

@@ -30,7 +30,7 @@ use super::{
     Caller,
     scope::{Role, Scopes},
 };
-use crate::config;
+use crate::{config, http_client};
 
 /// How often the keys are read anyway.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -213,9 +213,7 @@ impl Source {
 }
 
 fn client() -> anyhow::Result<reqwest::Client> {
-    // The first in the process sets it; later ones find it set.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(ANSWER_TIMEOUT);
+    let client = http_client::builder().redirect(reqwest::redirect::Policy::none()).timeout(ANSWER_TIMEOUT);
     Ok(client.build()?)
 }
 

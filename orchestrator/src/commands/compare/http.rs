@@ -10,7 +10,7 @@ use reqwest::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::Secret;
+use crate::{config::Secret, http_client};
 
 /// Longer than the server waits for a saga's end.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(75);
@@ -46,9 +46,7 @@ pub struct Problem {
 
 /// Connections that all requests share.
 pub fn client() -> anyhow::Result<Client> {
-    // Errs when it was set before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder().no_proxy().retry(reqwest::retry::never()).tcp_nodelay(true);
+    let builder = http_client::builder().no_proxy().retry(reqwest::retry::never()).tcp_nodelay(true);
     Ok(builder.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).build()?)
 }
 

@@ -22,7 +22,7 @@ use skald_core::{
 };
 
 use self::server::Server;
-use super::{CallbackTokens, HttpParticipants, Lease, Participants, Term};
+use super::{CallbackTokens, Context, HttpParticipants, Lease, Participants, Term};
 use crate::{clock::Clock, config, metrics::Metrics, spans::Spans};
 
 const SAGA: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -53,14 +53,9 @@ fn dispatcher(settings: config::Participant) -> HttpParticipants {
 
 fn dispatcher_with(settings: config::Participant, metrics: &Metrics) -> HttpParticipants {
     let participants = BTreeMap::from([("sales".to_owned(), settings)]);
-    HttpParticipants::new(
-        &participants,
-        Arc::new(StoppedClock),
-        CallbackTokens::new(b"secret"),
-        metrics,
-        Spans::default(),
-    )
-    .unwrap()
+    let (tokens, spans) = (CallbackTokens::new(b"secret"), Spans::default());
+    let context = Context { clock: Arc::new(StoppedClock), tokens, spans };
+    HttpParticipants::new(&participants, context, metrics).unwrap()
 }
 
 fn post(path: &str) -> Invoke {
