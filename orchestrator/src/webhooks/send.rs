@@ -156,14 +156,13 @@ impl Courier {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.app.webhook_registry().signer(webhook, now).sign(&mut headers, &id, now, &body);
         let begun = Instant::now();
-        let answer = self.client.post(&webhook.terms.url).headers(headers).body(body).send().await;
-        let status = answer.as_ref().ok().map(reqwest::Response::status);
-        let (told, outcome) = match answer.map(|answer| answer.status()) {
+        let answered = self.post(&webhook.terms.url, headers, body).await;
+        let status = answered.as_ref().ok().copied();
+        let (told, outcome) = match answered {
             Ok(status) if status.is_success() => (Told::Delivered, WebhookOutcome::Delivered),
             Ok(StatusCode::GONE) => (Told::Gone, WebhookOutcome::Gone),
             Ok(status) => (Told::Failed(format!("answered {}", status.as_u16())), WebhookOutcome::Failed),
-            // The URL may hold a secret of the receiver's.
-            Err(error) => (Told::Failed(describe(&error.without_url())), WebhookOutcome::Failed),
+            Err(error) => (Told::Failed(error), WebhookOutcome::Failed),
         };
         self.app.metrics().webhooks.attempted(outcome);
         let error = match &told {
@@ -188,6 +187,14 @@ impl Courier {
             tracing::debug!(webhook = %webhook.id, ?problem, "an attempt was not noted");
         }
         told
+    }
+
+    /// What was answered; or why nothing was, without the URL, which may hold a secret of the receiver's.
+    async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<StatusCode, String> {
+        // It was checked when the webhook was made, perhaps under another configuration.
+        self.app.webhook_registry().guard.check(url).map_err(|problem| format!("not sent: the URL {problem}"))?;
+        let answer = self.client.post(url).headers(headers).body(body).send().await;
+        answer.map(|answer| answer.status()).map_err(|error| describe(&error.without_url()))
     }
 
     async fn disable(&self, id: Uuid) {

@@ -14,7 +14,7 @@ use super::super::testing::{Reply, TestServer};
 use crate::{
     signature::{self, Signer},
     storage::SqliteStore,
-    webhooks,
+    webhooks::{self, registry::Wanted},
 };
 
 type Server = TestServer<SqliteStore>;
@@ -160,6 +160,24 @@ async fn for_a_day_a_message_is_signed_with_the_secret_before_too() {
     receiver.until_got(1).await;
     let (headers, _) = receiver.got.lock().unwrap()[0].clone();
     assert_eq!(headers[&signature::SIGNATURE].to_str().unwrap().split(' ').count(), 2);
+}
+
+/// One that was made while the configuration allowed more.
+#[actix_web::test]
+async fn nothing_is_sent_to_a_url_that_is_allowed_no_more() {
+    let (server, receiver) = (telling().await, Receiver::start(&[]));
+    let url = receiver.url.replace("http://", "http://user:secret@");
+    let wanted = Wanted { url, events: Vec::new(), definitions: Vec::new() };
+    let hook = server.app.webhook_registry().add(wanted, server.app.clock().now()).await.unwrap().unwrap();
+    completed(&server).await;
+    let attempts = format!("/webhooks/{}/attempts", hook.id);
+    until("it failed", async || {
+        server.get(&attempts).await.body["items"].as_array().is_some_and(|all| !all.is_empty())
+    })
+    .await;
+    let error = server.get(&attempts).await.body["items"][0]["error"].to_string();
+    assert!(error.contains("must not hold a user or password") && !error.contains("secret"), "{error}");
+    assert_eq!(receiver.got.lock().unwrap().len(), 0);
 }
 
 #[actix_web::test]
