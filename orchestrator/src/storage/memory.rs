@@ -349,7 +349,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<(), CommitError> {
         let mut kept = self.up().map_err(|error| CommitError::NotApplied(error.to_string()))?;
         match kept.faults.pop() {
             Some((error, Applied::Yes)) => kept.write(batch).and(Err(error)),

@@ -306,7 +306,7 @@ pub trait Store: access::AccessRecords + subjects::Subjects + Send + Sync + fmt:
     }
 
     /// Writes a batch, fenced by its epochs: all of it durably, or nothing, or [`CommitError::InDoubt`].
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError>;
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<(), CommitError>;
 
     /// The events of one saga after `after` (0: from the first), at most `limit`.
     async fn events(&self, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError>;

@@ -20,7 +20,7 @@ fn head(stream: &Named) -> StreamHead {
 }
 
 /// The batch must fail, with nothing changed. Says how it failed.
-async fn fails(store: &dyn Storage, batch: &Batch) -> CommitError {
+async fn fails(store: &dyn Storage, batch: &Arc<Batch>) -> CommitError {
     let everything = async || dump(store, &[]).await + &dump_log(store).await;
     let before = everything().await;
     let error = store.commit(batch).await.expect_err("must fail");
@@ -28,7 +28,7 @@ async fn fails(store: &dyn Storage, batch: &Batch) -> CommitError {
     error
 }
 
-async fn refused(store: &dyn Storage, batch: &Batch) {
+async fn refused(store: &dyn Storage, batch: &Arc<Batch>) {
     let error = fails(store, batch).await;
     assert!(matches!(error, CommitError::Refused(_)), "{error:?}");
 }
@@ -97,7 +97,7 @@ pub async fn a_malformed_append_is_refused(database: &Database) {
     let good = cart.append(&["A", "B"]);
     let with = |change: &dyn Fn(&mut Batch)| {
         let mut batch = mixed(&owned, vec![], vec![good.clone()]);
-        change(&mut batch);
+        change(Arc::make_mut(&mut batch));
         batch
     };
     let cases = [
@@ -130,7 +130,7 @@ pub async fn an_append_under_a_wrong_epoch_writes_nothing(database: &Database) {
     for epoch in [0, owned[0].epoch.0 - 1, owned[0].epoch.0 + 1] {
         let appends = vec![cart.clone().append(&["B"]), Named::new("cart", 0, 1).append(&["A"])];
         let mut stale = mixed(&owned, vec![], appends);
-        stale.fences[0].epoch = Epoch(epoch);
+        Arc::make_mut(&mut stale).fences[0].epoch = Epoch(epoch);
         assert_eq!(fails(&*store, &stale).await, CommitError::Fenced(vec![Shard(0)]));
     }
 }

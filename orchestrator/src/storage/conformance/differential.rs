@@ -118,7 +118,7 @@ impl World {
     }
 
     /// The batch that the moves make, and the sagas as they will be if it succeeds.
-    fn batch(&self, moves: &[(usize, Move)]) -> (Batch, Vec<Saga>) {
+    fn batch(&self, moves: &[(usize, Move)]) -> (Arc<Batch>, Vec<Saga>) {
         let mut after = self.sagas.clone();
         let transitions = moves.iter().map(|(saga, attempt)| transition(&mut after[*saga], attempt)).collect();
         (batch(&self.owned, transitions), after)
@@ -200,7 +200,7 @@ async fn act(store: &dyn Store, world: &mut World, act: &Act) -> String {
         }
         Act::CommitStale(moves, off) => {
             let (mut batch, _) = world.batch(moves);
-            for fence in &mut batch.fences {
+            for fence in &mut Arc::make_mut(&mut batch).fences {
                 fence.epoch.0 += off;
             }
             plain(&store.commit(&batch).await)

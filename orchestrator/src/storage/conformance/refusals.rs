@@ -1,5 +1,7 @@
 //! Commits that must not succeed, and then leave no trace.
 
+use std::sync::Arc;
+
 use skald_core::{
     ids::{Epoch, Shard},
     shard::batch::{Batch, CommitError, Fence, Transition},
@@ -9,11 +11,11 @@ use super::{
     super::{Store, StoreError},
     dump::dump,
     fixture::{Backend, Database, LEASE},
-    sample::{Saga, batch, owner, step_started},
+    sample::{Saga, batch, fences, owner, step_started},
 };
 
 /// The batch must fail, with nothing changed. Says how it failed.
-async fn fails(store: &dyn Store, batch: &Batch) -> CommitError {
+async fn fails(store: &dyn Store, batch: &Arc<Batch>) -> CommitError {
     let keys = ["key", "other"];
     let before = dump(store, &keys).await;
     let error = store.commit(batch).await.expect_err("must fail");
@@ -21,7 +23,7 @@ async fn fails(store: &dyn Store, batch: &Batch) -> CommitError {
     error
 }
 
-async fn refused(store: &dyn Store, batch: &Batch) {
+async fn refused(store: &dyn Store, batch: &Arc<Batch>) {
     let error = fails(store, batch).await;
     assert!(matches!(error, CommitError::Refused(_)), "{error:?}");
 }
@@ -34,7 +36,7 @@ pub async fn a_wrong_epoch_writes_nothing(database: &Database) {
     store.commit(&batch(&owned, vec![old.create()])).await.unwrap();
     for epoch in [0, owned[0].epoch.0 - 1, owned[0].epoch.0 + 1, i64::MAX] {
         let mut stale = batch(&owned, vec![old.clone().step(), Saga::new(0, 1).create_keyed("key")]);
-        stale.fences[0].epoch = Epoch(epoch);
+        Arc::make_mut(&mut stale).fences[0].epoch = Epoch(epoch);
         assert_eq!(fails(&*store, &stale).await, CommitError::Fenced(vec![Shard(0)]));
     }
     store.commit(&batch(&owned, vec![old.step()])).await.unwrap();
@@ -152,8 +154,8 @@ pub async fn a_malformed_batch_is_refused(database: &Database) {
         batch(&owned, vec![changed])
     };
     let mut fences_twice = batch(&owned, vec![create.clone()]);
-    fences_twice.fences.push(fences_twice.fences[0]);
-    let unfenced = Batch { fences: vec![], transitions: vec![create.clone()], appends: vec![] };
+    Arc::make_mut(&mut fences_twice).fences.extend(fences(&owned));
+    let unfenced = Arc::new(Batch { transitions: vec![create.clone()], ..Batch::default() });
     let mut keyed_late = step.clone();
     keyed_late.start_key = Saga::new(0, 1).create_keyed("key").start_key;
     let malformed = [
@@ -183,7 +185,7 @@ pub async fn a_malformed_batch_is_refused(database: &Database) {
     }
     let needless = Fence { shard: Shard(9), epoch: Epoch(1) };
     let mut fenced_elsewhere = batch(&owned, vec![create.clone()]);
-    fenced_elsewhere.fences.push(needless);
+    Arc::make_mut(&mut fenced_elsewhere).fences.push(needless);
     assert_eq!(fails(&*store, &fenced_elsewhere).await, CommitError::Fenced(vec![Shard(9)]));
     store.commit(&batch(&owned, vec![create])).await.unwrap();
 }
@@ -261,7 +263,7 @@ pub async fn what_this_skald_cannot_read_is_not_guessed_at(database: &Database) 
 }
 
 /// As `refused`, for a store whose events cannot be dumped.
-async fn refused_unread(store: &dyn Store, batch: &Batch) {
+async fn refused_unread(store: &dyn Store, batch: &Arc<Batch>) {
     let error = store.commit(batch).await.expect_err("must fail");
     assert!(matches!(error, CommitError::Refused(_)), "{error:?}");
 }

@@ -166,7 +166,7 @@ pub fn step_succeeded(step: &str) -> Event {
 }
 
 /// A batch of these transitions under the epochs of `owned`.
-pub fn batch(owned: &[OwnedShard], transitions: Vec<Transition>) -> Batch {
+pub fn batch(owned: &[OwnedShard], transitions: Vec<Transition>) -> Arc<Batch> {
     mixed(owned, transitions, Vec::new())
 }
 
@@ -218,12 +218,12 @@ impl Named {
 }
 
 /// As [`batch`], with appends.
-pub fn mixed(owned: &[OwnedShard], transitions: Vec<Transition>, appends: Vec<Append>) -> Batch {
+pub fn mixed(owned: &[OwnedShard], transitions: Vec<Transition>, appends: Vec<Append>) -> Arc<Batch> {
     let mut shards: Vec<Shard> = transitions.iter().map(|transition| transition.shard).collect();
     shards.extend(appends.iter().map(|append| append.shard));
     shards.sort();
     shards.dedup();
     let epoch = |shard| owned.iter().find(|owned| owned.shard == shard).map_or(Epoch(1), |owned| owned.epoch);
     let fences = shards.into_iter().map(|shard| Fence { shard, epoch: epoch(shard) }).collect();
-    Batch { fences, transitions, appends }
+    Arc::new(Batch { fences, transitions, appends })
 }

@@ -30,7 +30,11 @@ mod webhooks;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use skald_core::{
@@ -277,7 +281,7 @@ impl Store for PostgresStore {
         replicas::leave(&self.leases, id).await
     }
 
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<(), CommitError> {
         self.tail.writing(batch);
         let result = self.writer.commit(batch).await;
         self.tail.written(batch, &result);

@@ -1,5 +1,10 @@
 //! The hot path: `BEGIN IMMEDIATE` and the fence, the rows, `COMMIT`.
 //!
+//! A row is a function call here, by rusqlite (which shares SQLite with sqlx) on a thread that may wait for the disk: with sqlx
+//! it would be a trip to another thread, and all rows in one statement cost SQLite several times what writing them does. The
+//! connection is not the one of the other jobs, but is used in the writer's turn as that is, so that they never wait for each
+//! other's lock.
+//!
 //! What may go wrong, and what it means:
 //!
 //! | what happened | means |
@@ -13,30 +18,23 @@
 //!
 //! After each of them the transaction is rolled back before the next job, or else the connection closed.
 
-use futures_util::{FutureExt as _, TryStreamExt as _};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use rusqlite::{Connection, Error, OpenFlags, ffi};
 use skald_core::{
     ids::Shard,
     shard::batch::{Batch, CommitError},
 };
-use sqlx::{Either, Executor as _, SqliteConnection, sqlite::SqliteArguments};
+use tokio::task::spawn_blocking;
 
 use super::{
     super::wellformed,
-    SHARD,
-    rows::{self, WRITE, Writes},
+    CHECKPOINT_PAGES, LOG_BYTES_KEPT, SHARD, rows,
     writer::{Abandoned, Session, Writer},
 };
 
-/// Result codes, without the bits that extend them.
-mod code {
-    pub const BUSY: i32 = 5;
-    pub const FULL: i32 = 13;
-    pub const TOOBIG: i32 = 18;
-    pub const CONSTRAINT: i32 = 19;
-    pub const MISMATCH: i32 = 20;
-}
-
-pub async fn commit(writer: &Writer, batch: &Batch) -> Result<(), CommitError> {
+pub async fn commit(writer: &Writer, batch: &Arc<Batch>) -> Result<(), CommitError> {
     if batch.transitions.is_empty() && batch.appends.is_empty() {
         return Ok(());
     }
@@ -45,68 +43,116 @@ pub async fn commit(writer: &Writer, batch: &Batch) -> Result<(), CommitError> {
     if !strangers.is_empty() {
         return Err(CommitError::Fenced(strangers));
     }
-    let writes = rows::writes(batch).map_err(|error| CommitError::Refused(error.to_string()))?;
-    writer.run(|session| session.write(writes).boxed()).await.unwrap_or_else(|abandoned| match abandoned {
+    let batch = Arc::clone(batch);
+    writer.run(|session| session.write(batch).boxed()).await.unwrap_or_else(|abandoned| match abandoned {
         Abandoned::BeforeStart => Err(CommitError::NotApplied("the store is shutting down".to_owned())),
         Abandoned::Meanwhile => Err(CommitError::InDoubt("the writer died".to_owned())),
     })
 }
 
 impl Session {
-    async fn write(&mut self, writes: Writes) -> Result<(), CommitError> {
-        let result = self.try_write(writes).await;
-        if result.is_err() {
-            self.roll_back().await;
-        }
+    async fn write(&mut self, batch: Arc<Batch>) -> Result<(), CommitError> {
+        let closed = self.committer.closed();
+        let mut committer = std::mem::replace(&mut self.committer, closed);
+        let written = spawn_blocking(move || {
+            let result = committer.commit(&batch);
+            (committer, result)
+        });
+        let result = match written.await {
+            Ok((committer, result)) => {
+                self.committer = committer;
+                result
+            }
+            Err(died) => Err(CommitError::InDoubt(died.to_string())),
+        };
         self.suspect = matches!(result, Err(CommitError::NotApplied(_) | CommitError::InDoubt(_)));
         result
     }
+}
 
-    async fn try_write(&mut self, writes: Writes) -> Result<(), CommitError> {
-        let connection = self.connection().await.map_err(|error| CommitError::NotApplied(error.to_string()))?;
-        let changed = write(connection, writes.arguments).await?;
-        if changed != writes.rows {
-            return Err(CommitError::Refused(format!("{changed:?} of {:?} rows were as expected", writes.rows)));
+/// The connection for commits. Its functions wait for the disk.
+#[derive(Debug)]
+pub struct Committer {
+    file: PathBuf,
+    busy_timeout: Duration,
+    connection: Option<Connection>,
+}
+
+impl Committer {
+    /// Opened by the first commit, when the file is there.
+    pub const fn new(file: PathBuf, busy_timeout: Duration) -> Self {
+        Self { file, busy_timeout, connection: None }
+    }
+
+    fn closed(&self) -> Self {
+        Self::new(self.file.clone(), self.busy_timeout)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let connection = self.connection().map_err(|error| CommitError::NotApplied(error.to_string()))?;
+        let result = write(connection, batch);
+        if result.is_err() {
+            self.roll_back();
         }
-        sqlx::query("COMMIT").execute(connection).await.map_err(|error| maybe_written(&error))?;
-        Ok(())
+        result
+    }
+
+    /// The connection; a new one if the last was given up.
+    pub fn connection(&mut self) -> Result<&Connection, Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.open()?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    fn open(&self) -> Result<Connection, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.file, flags)?;
+        connection.busy_timeout(self.busy_timeout)?;
+        for (name, value) in
+            [("synchronous", "FULL"), ("wal_autocheckpoint", CHECKPOINT_PAGES), ("journal_size_limit", LOG_BYTES_KEPT)]
+        {
+            connection.pragma_update(None, name, value)?;
+        }
+        Ok(connection)
+    }
+
+    /// SQLite has ended the transaction by itself after some errors; a connection that cannot be brought back to rest is
+    /// closed, which undoes what it had not committed.
+    fn roll_back(&mut self) {
+        self.connection
+            .take_if(|connection| !connection.is_autocommit() && connection.execute_batch("ROLLBACK").is_err());
     }
 }
 
-/// How many rows each statement after the fence changed.
-async fn write(connection: &mut SqliteConnection, arguments: SqliteArguments) -> Result<Vec<usize>, CommitError> {
-    let mut results = connection.fetch_many(sqlx::query_with(WRITE, arguments));
-    let (mut begun, mut held, mut fenced) = (false, false, false);
-    let mut changed = Vec::new();
-    while let Some(result) = results.try_next().await.map_err(|error| not_written(&error))? {
-        match result {
-            Either::Right(_) => held = true,
-            Either::Left(_) if !begun => begun = true,
-            Either::Left(_) if !held => return Err(CommitError::Fenced(vec![SHARD])),
-            Either::Left(_) if !fenced => fenced = true,
-            Either::Left(done) => changed.push(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX)),
-        }
-    }
-    Ok(changed)
+fn write(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
+    let execute = |sql| connection.prepare_cached(sql)?.execute([]);
+    execute("BEGIN IMMEDIATE").map_err(not_written)?;
+    rows::write(connection, batch)?;
+    execute("COMMIT").map_err(maybe_written)?;
+    Ok(())
 }
 
 /// What an error before `COMMIT` means.
-fn not_written(error: &sqlx::Error) -> CommitError {
-    match primary_code(error) {
-        Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH) => CommitError::Refused(error.to_string()),
+pub fn not_written(error: Error) -> CommitError {
+    match primary_code(&error) {
+        Some(ffi::SQLITE_CONSTRAINT | ffi::SQLITE_TOOBIG | ffi::SQLITE_MISMATCH) => {
+            CommitError::Refused(error.to_string())
+        }
         _ => CommitError::NotApplied(error.to_string()),
     }
 }
 
 /// What an error by `COMMIT` means.
-fn maybe_written(error: &sqlx::Error) -> CommitError {
-    match primary_code(error) {
-        Some(code::BUSY | code::FULL) => CommitError::NotApplied(error.to_string()),
+fn maybe_written(error: Error) -> CommitError {
+    match primary_code(&error) {
+        Some(ffi::SQLITE_BUSY | ffi::SQLITE_FULL) => CommitError::NotApplied(error.to_string()),
         _ => CommitError::InDoubt(error.to_string()),
     }
 }
 
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let sqlx::Error::Database(error) = error else { return None };
-    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+/// Without the bits that extend it.
+fn primary_code(error: &Error) -> Option<i32> {
+    Some(error.sqlite_error()?.extended_code & 0xff)
 }

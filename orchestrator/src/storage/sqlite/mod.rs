@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file, one shard.
 //!
-//! Every write goes through the task that owns the one writing connection ([`writer`]), in the order of arrival; reads
+//! Every write goes through the task that owns the writing connections ([`writer`]), in the order of arrival; reads
 //! go through a pool of read-only connections, which WAL lets see the last commit while the next is being written.
 //! Durability is WAL with `synchronous=FULL`: a commit is on the disk when it is reported.
 //!
@@ -30,6 +30,7 @@ mod writer;
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -50,7 +51,7 @@ use sqlx::{
 };
 
 pub use self::audit::SqliteAudit;
-use self::{readers::Readers, writer::Writer};
+use self::{commit::Committer, readers::Readers, writer::Writer};
 use super::{
     EventLog, KeyedSaga, OwnedShard, Owner, Pause, PauseKind, Registration, ReplicaRow, SagaFilter, ShardRow, Store,
     StoreError, StoreOptions, StoredDefinition, Tally, Unfinished,
@@ -80,12 +81,13 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file that `url` (`sqlite:PATH`) names, and makes it if need be.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let (file, busy_timeout) = (file_of(url)?, busy_timeout(options.lease));
         let base = SqliteConnectOptions::new()
-            .filename(file_of(url)?)
+            .filename(file)
             .foreign_keys(false)
-            .busy_timeout(busy_timeout(options.lease))
+            .busy_timeout(busy_timeout)
             .disable_statement_logging();
-        let writer = Writer::spawn(writing(&base)).await?;
+        let writer = Writer::spawn(writing(&base), Committer::new(file.into(), busy_timeout)).await?;
         let reading = base.read_only(true);
         let followers = Readers::new(reading.clone(), options.readers.max(1));
         let readers = SqlitePoolOptions::new().max_connections(options.readers.max(1)).connect_lazy_with(reading);
@@ -214,7 +216,7 @@ impl Store for SqliteStore {
         replicas::leave(&self.writer, id).await
     }
 
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+    async fn commit(&self, batch: &Arc<Batch>) -> Result<(), CommitError> {
         self.tail.writing(batch);
         let result = commit::commit(&self.writer, batch).await;
         self.tail.written(batch, &result);

@@ -1,262 +1,215 @@
-//! A batch as the parameters of one text of statements: a JSON array per table, with an array per row, so that a batch of
-//! any size is the same text.
-//!
-//! Each text costs a trip to the connection's thread and back, and one that was not seen before must be compiled. Taking
-//! the rows apart costs less, by `jsonb_each`: what it gives for a row is parsed already, where `json_each` would write
-//! it out as text for each `->>` to look up in that again. Of the events, which are most rows and most bytes, the streams
-//! and the data lie end to end outside of the JSON, to be cut out as they are.
+//! The rows of a batch.
 
-use serde::{Serialize, Serializer};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 use skald_core::{
-    ids::SagaId,
-    shard::batch::{APPENDED, Append, AppendedEvent, Batch, NewEvent, Transition},
+    shard::batch::{APPENDED, Append, AppendedEvent, Batch, CommitError, NewEvent, Transition},
     time::Timestamp,
 };
-use sqlx::{Arguments as _, error::BoxDynError, sqlite::SqliteArguments, types::Uuid};
 
-use super::super::log::category;
-use crate::hex;
+use super::{super::log::category, SHARD, commit::not_written};
 
-/// Begins a transaction and writes a batch. The first of its statements to write moves the head under the fence, and
-/// returns it if the shard is still held; what the others change is to be as many rows as they were given, see
-/// [`Writes::rows`]. The events' positions are counted back from the head.
-///
-/// Sagas are written in two ways: what is created is inserted, what goes on is updated at the version that it was at. So
-/// are streams. Sagas that are sealed are as many rows as there are keys that live.
-///
-/// Parameters are named: of those that are numbered, sqlx mistakes the gaps that a statement leaves for more of them.
-pub const WRITE: &str = "
-BEGIN IMMEDIATE;
-UPDATE shards SET head = head + $1 WHERE shard = 0 AND epoch = $2 RETURNING head;
-INSERT INTO sagas (id, shard, definition, definition_version, mode, status, state, version, correlation_id,
-                   failure, created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us)
-SELECT unhex(value ->> 0), 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-       value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
-FROM jsonb_each($3);
+/// Moves the head under the fence, and answers it if the shard is still held.
+pub const FENCE: &str = "UPDATE shards SET head = head + ?1 WHERE shard = 0 AND epoch = ?2 RETURNING head";
+
+const CREATE: &str = "
+INSERT INTO sagas (id, shard, definition, definition_version, mode, status, state, version, correlation_id, failure,
+                   created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us)
+VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+
+/// At the version that it was at.
+pub const GO_ON: &str = "
 UPDATE sagas
-SET status = row.value ->> 2, state = row.value ->> 3, version = row.value ->> 4, failure = row.value ->> 5,
-    updated_at_us = row.value ->> 6, ended_at_us = row.value ->> 7, deadline_at_us = row.value ->> 8,
-    wake_at_us = row.value ->> 9
-FROM jsonb_each($4) AS row
-WHERE sagas.id = unhex(row.value ->> 0) AND sagas.version = row.value ->> 1;
-INSERT INTO start_keys (definition, key, shard, saga, fingerprint)
-SELECT value ->> 0, value ->> 1, 0, unhex(value ->> 2), unhex(value ->> 3)
-FROM jsonb_each($5);
-INSERT INTO saga_subjects (key_id, saga)
-SELECT subject_keys.id, unhex(row.value ->> 1)
-FROM jsonb_each($6) AS row
-JOIN subject_keys ON subject_keys.id = row.value ->> 0 AND subject_keys.key IS NOT NULL;
+SET status = ?3, state = ?4, version = ?5, failure = ?6, updated_at_us = ?7, ended_at_us = ?8, deadline_at_us = ?9,
+    wake_at_us = ?10
+WHERE id = ?1 AND version = ?2";
+
+const KEY: &str = "INSERT INTO start_keys (definition, key, shard, saga, fingerprint) VALUES (?1, ?2, 0, ?3, ?4)";
+
+/// If the key lives.
+pub const SEAL: &str = "
+INSERT INTO saga_subjects (key_id, saga) SELECT id, ?2 FROM subject_keys WHERE id = ?1 AND key IS NOT NULL";
+
+const BEGIN_STREAM: &str = "
 INSERT INTO streams (name, id, shard, category, version, created_at_us, updated_at_us)
-SELECT value ->> 0, unhex(value ->> 1), 0, value ->> 2, value ->> 3, value ->> 4, value ->> 4
-FROM jsonb_each($7);
-UPDATE streams
-SET version = row.value ->> 3, updated_at_us = row.value ->> 4
-FROM jsonb_each($8) AS row
-WHERE streams.name = row.value ->> 0 AND streams.id = unhex(row.value ->> 1) AND streams.version = row.value ->> 2;
+VALUES (?1, ?2, 0, ?3, ?4, ?5, ?5)";
+
+pub const CONTINUE_STREAM: &str =
+    "UPDATE streams SET version = ?4, updated_at_us = ?5 WHERE name = ?1 AND id = ?2 AND version = ?3";
+
+const EVENT: &str = "
 INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data, schema_version,
                     event_id, correlation_id, causation_id)
-SELECT shards.head - $1 + 1 + row.key, 0, substr($9, 1 + 16 * row.key, 16), row.value ->> 0, shards.epoch,
-       row.value ->> 1, row.value ->> 2, row.value ->> 3, row.value ->> 4,
-       CAST(substr($10, 1 + (row.value ->> 5), row.value ->> 6) AS TEXT), row.value ->> 7, row.value ->> 8,
-       row.value ->> 9, row.value ->> 10
-FROM shards CROSS JOIN jsonb_each($11) AS row
-WHERE shards.shard = 0
-";
+VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
-/// What [`WRITE`] is to be run with, and what it must do.
-#[derive(Debug)]
-pub struct Writes {
-    pub arguments: SqliteArguments,
-    /// How many rows each of its statements after the fence must change, in their order.
-    pub rows: [usize; 7],
-}
-
-/// All writes of a batch.
-pub fn writes(batch: &Batch) -> Result<Writes, BoxDynError> {
-    let created = || batch.transitions.iter().filter(|transition| transition.creates());
-    let updated = batch.transitions.iter().filter(|transition| !transition.creates());
-    let begun = batch.appends.iter().filter(|append| append.version_before == 0);
-    let continued = batch.appends.iter().filter(|append| append.version_before > 0);
-    let mut events = Events::with_capacity(batch.event_count());
+/// Writes them in the transaction that is open, and checks that each is where it should be.
+pub fn write(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
+    let events: i64 = integer(batch.event_count())?;
+    let epoch = batch.fences[0].epoch.0;
+    let head = prepare(connection, FENCE)?.query_one(params![events, epoch], |row| row.get::<_, i64>(0)).optional();
+    let Some(head) = head.map_err(not_written)? else { return Err(CommitError::Fenced(vec![SHARD])) };
+    sagas(connection, batch)?;
+    streams(connection, batch)?;
+    let mut log = Log { insert: prepare(connection, EVENT)?, position: head - events, epoch };
     for transition in &batch.transitions {
         for event in &transition.events {
-            events.push(transition, event)?;
+            log.add(transition, event)?;
         }
     }
     for append in &batch.appends {
         for event in &append.events {
-            events.push_appended(append, event)?;
+            log.add_appended(append, event)?;
         }
     }
-
-    let mut arguments = SqliteArguments::default();
-    arguments.add(i64::try_from(batch.event_count())?)?;
-    arguments.add(batch.fences[0].epoch.0)?;
-    let rows = [
-        add(&mut arguments, created().map(created_row))?,
-        add(&mut arguments, updated.map(updated_row))?,
-        add(&mut arguments, created().filter_map(key_row))?,
-        add(&mut arguments, created().filter_map(sealed_row))?,
-        add(&mut arguments, begun.map(begun_row))?,
-        add(&mut arguments, continued.map(continued_row))?,
-        events.rows.len(),
-    ];
-    arguments.add(events.streams)?;
-    arguments.add(events.data)?;
-    arguments.add(serde_json::to_string(&events.rows)?)?;
-    Ok(Writes { arguments, rows })
+    Ok(())
 }
 
-/// Adds rows as one parameter; says how many.
-fn add(
-    arguments: &mut SqliteArguments,
-    rows: impl Iterator<Item = Result<impl Serialize, BoxDynError>>,
-) -> Result<usize, BoxDynError> {
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    arguments.add(serde_json::to_string(&rows)?)?;
-    Ok(rows.len())
-}
-
-/// A name of a saga or a stream as digits: JSON has no bytes.
-struct Id(SagaId);
-
-impl Serialize for Id {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.as_uuid().simple().encode_lower(&mut Uuid::encode_buffer()))
+fn sagas(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
+    let (mut create, mut go_on) = (prepare(connection, CREATE)?, prepare(connection, GO_ON)?);
+    for transition in &batch.transitions {
+        let row = &transition.row;
+        let id = row.id.as_uuid();
+        let id = &id.as_bytes()[..];
+        let failure = row.failure.as_ref().map(serde_json::to_string).transpose();
+        let failure = failure.map_err(|error| CommitError::Refused(error.to_string()))?;
+        let [ended_at, deadline_at, wake_at] =
+            [row.ended_at, row.deadline_at, row.wake_at].map(|at| at.map(Timestamp::as_micros));
+        if !transition.creates() {
+            let expected = integer::<i64>(transition.events[0].version - 1)?;
+            one(
+                &mut go_on,
+                params![
+                    id,
+                    expected,
+                    row.status.as_str(),
+                    row.state.as_str(),
+                    integer::<i64>(row.version)?,
+                    failure,
+                    row.updated_at.as_micros(),
+                    ended_at,
+                    deadline_at,
+                    wake_at,
+                ],
+            )?;
+            continue;
+        }
+        one(
+            &mut create,
+            params![
+                id,
+                &*row.definition,
+                integer::<i64>(row.definition_version)?,
+                row.mode.as_str(),
+                row.status.as_str(),
+                row.state.as_str(),
+                integer::<i64>(row.version)?,
+                &*row.correlation_id,
+                failure,
+                row.created_at.as_micros(),
+                row.updated_at.as_micros(),
+                ended_at,
+                deadline_at,
+                wake_at,
+            ],
+        )?;
+        if let Some(key) = &transition.start_key {
+            one(&mut prepare(connection, KEY)?, params![&*key.definition, key.key, id, &key.fingerprint[..]])?;
+        }
+        if let Some(key_id) = &transition.sealed_under {
+            one(&mut prepare(connection, SEAL)?, params![&**key_id, id])?;
+        }
     }
+    Ok(())
 }
 
-fn created_row(transition: &Transition) -> Result<impl Serialize, BoxDynError> {
-    let row = &transition.row;
-    Ok((
-        Id(row.id),
-        &*row.definition,
-        row.definition_version,
-        row.mode.as_str(),
-        row.status.as_str(),
-        row.state.as_str(),
-        row.version,
-        &*row.correlation_id,
-        row.failure.as_ref().map(serde_json::to_string).transpose()?,
-        row.created_at.as_micros(),
-        row.updated_at.as_micros(),
-        row.ended_at.map(Timestamp::as_micros),
-        row.deadline_at.map(Timestamp::as_micros),
-        row.wake_at.map(Timestamp::as_micros),
-    ))
-}
-
-fn updated_row(transition: &Transition) -> Result<impl Serialize, BoxDynError> {
-    let row = &transition.row;
-    Ok((
-        Id(row.id),
-        transition.events[0].version - 1,
-        row.status.as_str(),
-        row.state.as_str(),
-        row.version,
-        row.failure.as_ref().map(serde_json::to_string).transpose()?,
-        row.updated_at.as_micros(),
-        row.ended_at.map(Timestamp::as_micros),
-        row.deadline_at.map(Timestamp::as_micros),
-        row.wake_at.map(Timestamp::as_micros),
-    ))
-}
-
-fn key_row(transition: &Transition) -> Option<Result<impl Serialize, BoxDynError>> {
-    let key = transition.start_key.as_ref()?;
-    Some(Ok((&*key.definition, key.key.as_str(), Id(transition.row.id), hex::encode(&key.fingerprint))))
-}
-
-fn sealed_row(transition: &Transition) -> Option<Result<impl Serialize, BoxDynError>> {
-    Some(Ok((transition.sealed_under.as_deref()?, Id(transition.row.id))))
-}
-
-fn begun_row(append: &Append) -> Result<impl Serialize, BoxDynError> {
-    let last = last(append)?;
-    Ok((&*append.name, Id(append.stream), category(&append.name), last.version, last.occurred_at.as_micros()))
-}
-
-fn continued_row(append: &Append) -> Result<impl Serialize, BoxDynError> {
-    let last = last(append)?;
-    Ok((&*append.name, Id(append.stream), append.version_before, last.version, last.occurred_at.as_micros()))
-}
-
-fn last(append: &Append) -> Result<&AppendedEvent, BoxDynError> {
-    append.events.last().ok_or_else(|| "an append without events".into())
-}
-
-/// The events of a batch, in the order of their positions.
-struct Events<'a> {
-    /// Of each event the bytes of its stream's id.
-    streams: Vec<u8>,
-    /// Of each event its data.
-    data: Vec<u8>,
-    rows: Vec<EventRow<'a>>,
-}
-
-/// Version, kind, type, time, actor, where its data begins and of how many bytes it is, schema version, event id,
-/// correlation id, causation id.
-type EventRow<'a> = (
-    u64,
-    &'a str,
-    Option<&'a str>,
-    i64,
-    Option<&'a str>,
-    usize,
-    usize,
-    i16,
-    Option<&'a str>,
-    Option<&'a str>,
-    Option<&'a str>,
-);
-
-impl<'a> Events<'a> {
-    fn with_capacity(events: usize) -> Self {
-        Self { streams: Vec::with_capacity(16 * events), data: Vec::new(), rows: Vec::with_capacity(events) }
+fn streams(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
+    for append in &batch.appends {
+        let id = append.stream.as_uuid();
+        let id = &id.as_bytes()[..];
+        let Some(last) = append.events.last() else {
+            return Err(CommitError::Refused("an append without events".to_owned()));
+        };
+        let (version, at) = (integer::<i64>(last.version)?, last.occurred_at.as_micros());
+        match append.version_before {
+            0 => {
+                let row = params![&*append.name, id, category(&append.name), version, at];
+                one(&mut prepare(connection, BEGIN_STREAM)?, row)?;
+            }
+            before => {
+                let row = params![&*append.name, id, integer::<i64>(before)?, version, at];
+                one(&mut prepare(connection, CONTINUE_STREAM)?, row)?;
+            }
+        }
     }
+    Ok(())
+}
 
-    fn push(&mut self, of: &Transition, event: &'a NewEvent) -> Result<(), BoxDynError> {
+/// The end of the log.
+struct Log<'c> {
+    insert: CachedStatement<'c>,
+    /// Of the last event.
+    position: i64,
+    epoch: i64,
+}
+
+impl Log<'_> {
+    fn add(&mut self, of: &Transition, event: &NewEvent) -> Result<(), CommitError> {
+        self.position += 1;
         let kind = event.event.kind();
-        let (start, length) = self.lay_down(of.row.id, &event.event.data());
-        self.rows.push((
-            event.version,
-            kind,
-            (*event.type_name != *kind).then_some(&*event.type_name),
-            event.occurred_at.as_micros(),
-            event.actor.as_deref(),
-            start,
-            length,
-            i16::try_from(event.event.schema_version())?,
-            event.origin.event_id.as_deref(),
-            None,
-            event.origin.causation_id.as_deref(),
-        ));
-        Ok(())
+        one(
+            &mut self.insert,
+            params![
+                self.position,
+                &of.row.id.as_uuid().as_bytes()[..],
+                integer::<i64>(event.version)?,
+                self.epoch,
+                kind,
+                (*event.type_name != *kind).then_some(&*event.type_name),
+                event.occurred_at.as_micros(),
+                event.actor,
+                event.event.data(),
+                integer::<i16>(event.event.schema_version())?,
+                event.origin.event_id,
+                None::<&str>,
+                event.origin.causation_id,
+            ],
+        )
     }
 
-    fn push_appended(&mut self, to: &Append, event: &'a AppendedEvent) -> Result<(), BoxDynError> {
-        let (start, length) = self.lay_down(to.stream, event.data.get());
-        self.rows.push((
-            event.version,
-            APPENDED,
-            Some(&event.type_name),
-            event.occurred_at.as_micros(),
-            event.actor.as_deref(),
-            start,
-            length,
-            i16::try_from(event.schema_version)?,
-            Some(&event.event_id),
-            event.correlation_id.as_deref(),
-            event.causation_id.as_deref(),
-        ));
-        Ok(())
+    fn add_appended(&mut self, to: &Append, event: &AppendedEvent) -> Result<(), CommitError> {
+        self.position += 1;
+        one(
+            &mut self.insert,
+            params![
+                self.position,
+                &to.stream.as_uuid().as_bytes()[..],
+                integer::<i64>(event.version)?,
+                self.epoch,
+                APPENDED,
+                &*event.type_name,
+                event.occurred_at.as_micros(),
+                event.actor,
+                event.data.get(),
+                integer::<i16>(event.schema_version)?,
+                &*event.event_id,
+                event.correlation_id,
+                event.causation_id,
+            ],
+        )
     }
+}
 
-    /// Says where the data lies now, and how long it is.
-    fn lay_down(&mut self, stream: SagaId, data: &str) -> (usize, usize) {
-        let start = self.data.len();
-        self.streams.extend_from_slice(stream.as_uuid().as_bytes());
-        self.data.extend_from_slice(data.as_bytes());
-        (start, data.len())
+fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, CommitError> {
+    connection.prepare_cached(sql).map_err(not_written)
+}
+
+/// Runs a statement that is to write one row.
+fn one(statement: &mut CachedStatement<'_>, row: impl Params) -> Result<(), CommitError> {
+    match statement.execute(row).map_err(not_written)? {
+        1 => Ok(()),
+        _ => Err(CommitError::Refused("a saga, a stream or a key was not as expected".to_owned())),
     }
+}
+
+fn integer<T>(number: impl TryInto<T>) -> Result<T, CommitError> {
+    number.try_into().map_err(|_| CommitError::Refused("a number is too large for the database".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! The one writing connection and the task that owns it.
+//! The connections that write, one for commits and one for all else, and the task that owns them.
 //!
 //! Jobs run one after the other, each to its end, whether or not anyone still waits: a caller that goes away leaves no
 //! transaction open.
@@ -13,7 +13,7 @@ use sqlx::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{super::StoreError, failed};
+use super::{super::StoreError, commit::Committer, failed};
 
 /// The text for [`Writer::lazily_at_once`] of statements.
 macro_rules! lazily {
@@ -53,14 +53,15 @@ impl From<Abandoned> for StoreError {
 
 impl Writer {
     /// Opens the connection and starts the task, which ends when the handle is dropped.
-    pub async fn spawn(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+    pub async fn spawn(options: SqliteConnectOptions, committer: Committer) -> Result<Self, StoreError> {
         let connection = options.connect().await.map_err(|error| StoreError::Open(error.to_string()))?;
-        let mut session = Session { options, connection: Some(connection), suspect: false };
+        let mut session = Session { options, connection: Some(connection), committer, suspect: false };
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         tokio::spawn(async move {
             while let Some(job) = queue.recv().await {
                 job(&mut session).await;
             }
+            drop(session.committer);
             if let Some(connection) = session.connection.take() {
                 // Carries the log over to the file; what is not carried over now will be at the next open.
                 let _ = connection.close().await;
@@ -141,6 +142,7 @@ impl Writer {
 pub struct Session {
     options: SqliteConnectOptions,
     connection: Option<SqliteConnection>,
+    pub committer: Committer,
     /// Whether the last write failed for a reason that lies in the disk or the file rather than in the data.
     pub suspect: bool,
 }
