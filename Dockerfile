@@ -10,9 +10,9 @@ COPY . .
 # The caches outlive the build, so what is built must leave them within it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --locked --release --package skald --package skald-participants --bins \
+    cargo build --locked --profile dist --package skald --package skald-participants --bins \
     && mkdir -p /out/data \
-    && cp target/release/skald target/release/skald-participant /out/
+    && cp target/dist/skald target/dist/skald-participant /out/
 
 # glibc, certificates and a user; of the same Debian as above.
 FROM gcr.io/distroless/cc-debian12:nonroot AS base

@@ -114,6 +114,7 @@ pub async fn run(options: Options, ground: &Ground) -> Result<()> {
     let disk_sync = disk::sync_time(guard::folder())?;
     let mut legs = Vec::new();
     for round in 1..=options.rounds {
+        world.check_point().await?;
         for load in options.loads() {
             for &subject in &subjects {
                 let asked = world.asked(subject)?;

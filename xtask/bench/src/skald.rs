@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 use skald_figures::exposition;
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 use crate::{
     harness::{cluster::Cluster, process::Process},
@@ -25,6 +25,8 @@ use crate::{
 };
 
 const DEFINITION: &str = include_str!("definition.yaml");
+/// Of 16 MiB.
+const LOG_FILES: usize = 60;
 pub const CHECKOUT: &str = "bench-checkout";
 /// Awaits the end of the saga.
 pub const AWAITED: &str = "wait=60";
@@ -194,6 +196,13 @@ impl Skald {
         address(&self.url)
     }
 
+    /// Has PostgreSQL write out what it would later, and keep the files of its log to use again.
+    pub async fn check_point(&mut self) -> Result<()> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        server.asked.execute("CHECKPOINT").await?;
+        Ok(())
+    }
+
     pub async fn counters(&mut self) -> Result<Counters> {
         let metrics = self.metrics().await?;
         let sum = |name| exposition::sum(&metrics, name, |_| true);
@@ -226,12 +235,27 @@ pub fn address(url: &str) -> Result<SocketAddr> {
     url.trim_start_matches("http://").parse().with_context(|| format!("{url} names no address"))
 }
 
+/// Gives a new server what one has that has run for a while: files of the log to use again. One that must make each, in
+/// the middle of a commit, stops everybody for some tens of milliseconds every 16 MiB.
+async fn break_in(server: &mut PgConnection) -> Result<()> {
+    server.execute("ALTER SYSTEM SET min_wal_size = '1GB'").await?;
+    server.execute("ALTER SYSTEM SET max_wal_size = '4GB'").await?;
+    server.execute("SELECT pg_reload_conf()").await?;
+    for _ in 0..LOG_FILES {
+        // A file in which nothing was written cannot be left.
+        server.execute("SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()").await?;
+    }
+    server.execute("CHECKPOINT").await?;
+    Ok(())
+}
+
 impl Server {
     async fn start(folder: &Path) -> Result<Self> {
         let cluster = Cluster::start(folder).await;
         let mut asked = PgConnection::connect(&cluster.url()).await?;
         let version = sqlx::query_scalar("SELECT current_setting('server_version_num')::int / 10000");
         let version = version.fetch_one(&mut asked).await?;
+        break_in(&mut asked).await?;
         Ok(Self { cluster, asked, version })
     }
 

@@ -103,6 +103,14 @@ impl World {
         found.map(|(_, skald)| skald).expect("only what was started is asked for")
     }
 
+    /// So that no round pays for those before it.
+    pub async fn check_point(&mut self) -> Result<()> {
+        for (_, skald) in &mut self.skalds {
+            skald.check_point().await?;
+        }
+        Ok(())
+    }
+
     /// What was taken so far; of several Skalds, by this one.
     pub async fn taken(&mut self, subject: Subject) -> Result<Taken> {
         let skald = match subject {
