@@ -203,6 +203,12 @@ impl Skald {
         Ok(())
     }
 
+    /// Of Skald, and of PostgreSQL, without asking them for anything, which would cost them.
+    pub fn usage(&self) -> Result<(Usage, Option<Usage>)> {
+        let server = self.server.as_ref().map(|server| Processes::Family(server.cluster.pid).usage());
+        Ok((Processes::One(self.process.pid()).usage()?, server.transpose()?))
+    }
+
     pub async fn counters(&mut self) -> Result<Counters> {
         let metrics = self.metrics().await?;
         let sum = |name| exposition::sum(&metrics, name, |_| true);

@@ -35,14 +35,14 @@ pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findin
 async fn watch(options: &Options, scene: &mut Scene<'_>, findings: &mut Findings, when: &str) -> Result<()> {
     tokio::time::sleep(Duration::from_secs_f64(options.settle)).await;
     let skald = scene.world.skald(scene.database);
-    let before = skald.counters().await?;
+    let (before, database_before) = skald.usage()?;
     tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
-    let after = skald.counters().await?;
-    let taken = after.skald - before.skald;
+    let (after, database_after) = skald.usage()?;
+    let taken = after - before;
     let percent = |cpu: Duration| cpu.as_secs_f64() / options.seconds * 100.0;
     findings.note(format!("{when}_cpu_percent"), percent(taken.cpu));
-    if let (Some(before), Some(after)) = (before.server, after.server) {
-        findings.note(format!("{when}_database_cpu_percent"), percent((after.usage - before.usage).cpu));
+    if let (Some(before), Some(after)) = (database_before, database_after) {
+        findings.note(format!("{when}_database_cpu_percent"), percent((after - before).cpu));
     }
     findings.note(format!("{when}_context_switches_per_s"), taken.context_switches as f64 / options.seconds);
     findings.note(format!("{when}_resident_mib"), taken.resident_mib());
