@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what is measured is built as its users build it.
+//! `cargo xtask bench`: what is measured is built as it is deployed.
 
 use std::{env, ffi::OsString};
 

@@ -32,7 +32,7 @@ async fn store(database: &Database, lease: Millis) -> SqliteStore {
     store
 }
 
-/// Runs SQL on the writing connection.
+/// Runs SQL on the connection for all writes but commits.
 async fn on_writer(store: &SqliteStore, sql: &'static str) -> String {
     store.writer.run(move |session| session_query(session, sql).boxed()).await.unwrap()
 }

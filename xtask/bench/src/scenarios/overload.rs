@@ -9,8 +9,8 @@ use clap::Args;
 use super::{Findings, Scene, arrivals::Door};
 use crate::load::Load;
 
-/// So many times the clients get a little more carried out, and wait for it: the most that is not overload.
-const TO_SATURATE: usize = 4;
+/// With so many times the clients a little more is carried out, and each waits longer: the most that is not overload.
+const SATURATION: usize = 4;
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
 
@@ -39,7 +39,7 @@ pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findin
     let capacity_per_s = capacity.checkouts_per_s.median;
     findings.note("capacity_per_s", capacity_per_s);
     findings.note("capacity_p99_ms", capacity.latency.p99_ms);
-    let saturated = scene.measure(Load::completing(TO_SATURATE * options.clients, lasts)).await?;
+    let saturated = scene.measure(Load::completing(SATURATION * options.clients, lasts)).await?;
     findings.note("saturated_per_s", saturated.checkouts_per_s.median);
     findings.note("saturated_p99_ms", saturated.latency.p99_ms);
 
