@@ -216,7 +216,7 @@ impl Pair {
 
     /// The epochs under which the events of this kind were written.
     async fn epochs(&self, kind: &str) -> Vec<i64> {
-        let sql = format!("SELECT epoch::text FROM events WHERE kind = '{kind}' ORDER BY stream, version");
+        let sql = format!("SELECT epoch::text FROM event_log WHERE kind = '{kind}' ORDER BY stream, version");
         let epochs = self.first.database.texts(sql).await.into_iter();
         epochs.map(|[epoch]| epoch.expect("never NULL").parse().expect("a number")).collect()
     }

@@ -138,10 +138,11 @@ impl Followed {
         let (shards, after): (Vec<i32>, Vec<i64>) =
             self.seen.iter().map(|(shard, seen)| (*shard, seen.len() as i64)).unzip();
         let rows = sqlx::query(
-            "SELECT e.shard, e.position, e.stream, e.version
+            "SELECT e.shard, e.position - behind AS position, e.stream, e.version - behind
              FROM unnest($1::integer[], $2::bigint[]) AS r (shard, after)
              JOIN events AS e ON e.shard = r.shard AND e.position > r.after
-             ORDER BY e.shard, e.position",
+             CROSS JOIN LATERAL generate_series(0, e.events - 1) AS behind
+             ORDER BY e.shard, position",
         )
         .bind(shards)
         .bind(after)

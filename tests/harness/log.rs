@@ -282,7 +282,7 @@ async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
     let sql = format!(
         "SELECT {}, CAST(version AS TEXT), CAST(shard AS TEXT), CAST(position AS TEXT), CAST(epoch AS TEXT), kind, type,
                 CAST(occurred_at_us AS TEXT), actor, CAST(schema_version AS TEXT), data
-         FROM events WHERE kind <> 'Appended'",
+         FROM event_log WHERE kind <> 'Appended'",
         database.id_text("stream")
     );
     let mut streams: BTreeMap<SagaId, Vec<Recorded>> = BTreeMap::new();
@@ -312,7 +312,7 @@ async fn read_streams(database: &Database) -> BTreeMap<SagaId, Vec<Recorded>> {
 async fn read_shards(database: &Database) -> BTreeMap<Shard, Vec<Entry>> {
     let sql = format!(
         "SELECT CAST(shard AS TEXT), CAST(position AS TEXT), CAST(epoch AS TEXT), {}, CAST(version AS TEXT)
-         FROM events ORDER BY events.shard, events.position",
+         FROM event_log ORDER BY event_log.shard, event_log.position",
         database.id_text("stream")
     );
     let mut shards: BTreeMap<Shard, Vec<Entry>> = BTreeMap::new();

@@ -248,7 +248,8 @@ async fn copy_saga(database: &Database, saga: &str, numbers: Range<u64>) {
         format!("WITH RECURSIVE copy(n) AS (SELECT {start} UNION ALL SELECT n + 1 FROM copy WHERE n + 1 < {end})");
     let columns = "shard, definition, definition_version, mode, status, state, version, correlation_id, failure, \
                    created_at_us, updated_at_us, ended_at_us, deadline_at_us, wake_at_us";
-    let of_events = "shard, version, epoch, kind, type, occurred_at_us, actor, schema_version, data";
+    let of_events = "shard, version, epoch, events, kind, type, occurred_at_us, actor, schema_version, \
+                     schema_versions, data";
     let (of_saga, of_event) = (other_id.replace("ID", "id"), other_id.replace("ID", "stream"));
     database
         .tamper(&format!(

@@ -38,6 +38,7 @@ async fn each_wrong_in_the_database_is_found_with_its_saga_6_to_10(#[values(Sqli
     if backend == Sqlite {
         database.tamper("DROP TRIGGER events_are_not_changed; DROP TRIGGER events_are_not_deleted").await;
     }
+    one_event_per_row(database).await;
     let original = Original::keep(database, &["events", "sagas", "shards", "start_keys", "log_holes"]).await;
     let clean = report(&run(&world, verify(&database.url())).await);
     assert_eq!(clean["violation_count"], 0, "{clean}");
@@ -52,6 +53,18 @@ async fn each_wrong_in_the_database_is_found_with_its_saga_6_to_10(#[values(Sqli
     }
     let clean = report(&run(&world, verify(&database.url())).await);
     assert_eq!(clean["violation_count"], 0, "{clean}");
+}
+
+/// So that each event can be wrong by itself.
+async fn one_event_per_row(database: &Database) {
+    let columns = "shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data, \
+                   event_id, correlation_id, causation_id";
+    let rows = format!(
+        "CREATE TABLE one_per_row AS SELECT {columns} FROM event_log;
+         DELETE FROM events;
+         INSERT INTO events ({columns}) SELECT {columns} FROM one_per_row"
+    );
+    database.tamper(&rows).await;
 }
 
 /// What can be wrong with the events of a completed saga: the invariant, words of the violation, and how to bring it about.
@@ -72,6 +85,7 @@ fn wrong_events(id: &str) -> Vec<(u8, &'static str, String)> {
         (7, "the saga's shard", set("shard = 77", "version = 2")),
         (8, "SagaStarted as the first event", delete("version = 1")),
         (8, "can be read", set("data = '{'", "version = 4")),
+        (8, "the row of the events up to version 4", set("events = 2", "version = 4")),
         (8, "the type", set("type = 'Invented'", "version = 2")),
         (8, "no such definition", set("data = replace(data, 'checkout', 'x')", "version = 1")),
         (8, "a row and no events", delete("true")),

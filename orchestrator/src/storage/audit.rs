@@ -19,7 +19,7 @@ use sqlx::{FromRow, types::Uuid};
 use super::{
     StoreError, StoredDefinition,
     postgres::PostgresAudit,
-    records::{EventRecord, SagaRecord},
+    records::{RunRecord, SagaRecord},
     retention::Hole,
     sqlite::SqliteAudit,
 };
@@ -66,7 +66,7 @@ pub struct FoundSaga {
     pub row: Result<SagaRow, String>,
 }
 
-/// A row of `events`.
+/// One of the events in a row of `events`.
 #[derive(Clone, Debug)]
 pub struct FoundEvent {
     pub place: Place,
@@ -96,8 +96,8 @@ pub struct Stretch {
 
 impl Stretch {
     /// How far the holes of a page go.
-    pub(super) fn end(places: &[Place], until: i64, limit: u32) -> i64 {
-        places.last().filter(|_| places.len() >= limit as usize).map_or(until, |last| last.position)
+    pub(super) fn end(rows: &[PlaceRecord], until: i64, limit: u32) -> i64 {
+        rows.last().filter(|_| rows.len() >= limit as usize).map_or(until, |last| last.position)
     }
 }
 
@@ -123,9 +123,9 @@ pub trait Audit: Send + Sync + fmt::Debug {
     /// Every shard, ascending.
     async fn shards(&self) -> Result<Vec<LogBounds>, StoreError>;
 
-    /// The next events of a shard's log after `after` (None: from the first), up to the position `until`, at most
-    /// `limit`; by position, and where two events share one, by stream and version. With the holes among them, both of
-    /// one moment.
+    /// The events of the next `limit` rows of a shard's log after `after`, which ends a row (None: from the first), up to
+    /// the position `until`; by the position of the last event of each row, and where two rows share one, by stream and
+    /// version. With the holes among them, both of one moment.
     async fn places(&self, shard: Shard, after: Option<Place>, until: i64, limit: u32) -> Result<Stretch, StoreError>;
 
     /// Streams with such ids, of which the database holds none, were removed: from the first to the second.
@@ -173,12 +173,20 @@ pub(super) struct PlaceRecord {
     stream: Uuid,
     version: i64,
     epoch: i64,
+    events: i16,
 }
 
-impl From<PlaceRecord> for Place {
-    fn from(record: PlaceRecord) -> Self {
-        let PlaceRecord { shard, position, stream, version, epoch } = record;
-        Self { shard, position, stream: SagaId::from_uuid(stream), version, epoch }
+impl PlaceRecord {
+    /// Of each of the row's events.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        let Self { shard, position, stream, version, epoch, events } = *self;
+        (0..i64::from(events.max(1))).rev().map(move |behind| Place {
+            shard,
+            position: position.saturating_sub(behind),
+            stream: SagaId::from_uuid(stream),
+            version: version.saturating_sub(behind),
+            epoch,
+        })
     }
 }
 
@@ -202,14 +210,15 @@ pub(super) struct FoundEventRecord {
     #[sqlx(flatten)]
     place: PlaceRecord,
     #[sqlx(flatten)]
-    event: EventRecord,
+    run: RunRecord,
 }
 
-impl From<FoundEventRecord> for FoundEvent {
-    fn from(record: FoundEventRecord) -> Self {
-        let of_saga = record.event.is_of_saga();
-        let recorded = of_saga.then(|| Recorded::try_from(record.event).map_err(|error| error.to_string()));
-        Self { place: record.place.into(), recorded }
+impl FoundEventRecord {
+    pub(super) fn found(&self) -> impl Iterator<Item = Found> {
+        self.place.places().zip(self.run.recorded()).map(|(place, recorded)| {
+            let recorded = self.run.is_of_saga().then(|| recorded.map_err(|error| error.to_string()));
+            Found::Event(Box::new(FoundEvent { place, recorded }))
+        })
     }
 }
 

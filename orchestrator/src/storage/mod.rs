@@ -14,6 +14,7 @@ pub mod memory;
 mod postgres;
 mod records;
 pub mod retention;
+mod runs;
 mod schema;
 pub mod scratch;
 mod sqlite;

@@ -17,6 +17,7 @@ use sqlx::{FromRow, types::Uuid};
 
 use super::{
     KeyedSaga, OwnedShard, Pause, PauseKind, ReplicaRow, ShardRow, StoreError, StoredDefinition, Tally, Unfinished,
+    runs::{Packed, Part},
 };
 
 #[derive(Debug, FromRow)]
@@ -68,50 +69,86 @@ impl TryFrom<SagaRecord> for SagaRow {
     }
 }
 
+/// A row of `events`, which are one or several.
 #[derive(Debug, FromRow)]
-pub struct EventRecord {
-    shard: i32,
-    position: i64,
-    stream: Uuid,
-    version: i64,
-    epoch: i64,
+pub struct RunRecord {
+    pub shard: i32,
+    pub position: i64,
+    pub stream: Uuid,
+    pub version: i64,
+    pub epoch: i64,
+    events: i16,
     kind: String,
     #[sqlx(rename = "type")]
     type_name: Option<String>,
-    occurred_at_us: i64,
-    actor: Option<String>,
+    pub occurred_at_us: i64,
+    pub actor: Option<String>,
     schema_version: i16,
+    schema_versions: Option<String>,
     data: String,
 }
 
-impl EventRecord {
+/// The columns of a [`RunRecord`].
+pub const RUN_COLUMNS: &str = "shard, position, stream, version, epoch, events, kind, type, occurred_at_us, actor, \
+     schema_version, schema_versions, data";
+
+impl RunRecord {
     pub fn is_of_saga(&self) -> bool {
         self.kind != APPENDED
     }
-}
 
-impl TryFrom<EventRecord> for Recorded {
-    type Error = StoreError;
+    pub fn packed(&self) -> Packed<'_> {
+        Packed {
+            events: self.events,
+            kind: &self.kind,
+            type_name: self.type_name.as_deref(),
+            schema_version: self.schema_version,
+            schema_versions: self.schema_versions.as_deref(),
+            data: &self.data,
+        }
+    }
 
-    fn try_from(record: EventRecord) -> Result<Self, StoreError> {
-        let stream = SagaId::from_uuid(record.stream);
-        let unreadable = |what: &dyn fmt::Display| {
-            StoreError::Unreadable(format!("saga {stream}, event {}: {what}", record.version))
-        };
-        let form = u16::try_from(record.schema_version).map_err(|_| unreadable(&"its form"))?;
-        let event = Event::parse(&record.kind, form, &record.data).map_err(|error| unreadable(&error))?;
-        Ok(Self {
+    /// The events, in their order.
+    pub fn recorded(&self) -> impl Iterator<Item = Result<Recorded, StoreError>> {
+        self.packed().parts().map(|part| self.event(part.ok_or_else(|| unreadable_run(self.stream, self.version))?))
+    }
+
+    fn event(&self, part: Part<'_>) -> Result<Recorded, StoreError> {
+        let stream = SagaId::from_uuid(self.stream);
+        let version = self.version.saturating_sub(part.behind);
+        let unreadable =
+            |what: &dyn fmt::Display| StoreError::Unreadable(format!("saga {stream}, event {version}: {what}"));
+        let form = u16::try_from(part.schema_version).map_err(|_| unreadable(&"its form"))?;
+        let event = Event::parse(part.kind, form, part.data).map_err(|error| unreadable(&error))?;
+        Ok(Recorded {
             stream,
-            version: u64::try_from(record.version).map_err(|_| unreadable(&"its version"))?,
-            shard: shard(record.shard)?,
-            position: record.position,
-            epoch: Epoch(record.epoch),
-            occurred_at: Timestamp::from_micros(record.occurred_at_us),
-            type_name: record.type_name.map_or_else(|| Arc::from(event.kind()), Arc::from),
-            actor: record.actor,
+            version: u64::try_from(version).map_err(|_| unreadable(&"its version"))?,
+            shard: shard(self.shard)?,
+            position: self.position.saturating_sub(part.behind),
+            epoch: Epoch(self.epoch),
+            occurred_at: Timestamp::from_micros(self.occurred_at_us),
+            type_name: Arc::from(part.type_name.unwrap_or_else(|| event.kind())),
+            actor: self.actor.clone(),
             event,
         })
     }
+}
+
+/// A row of `events` whose columns do not tell of as many events.
+pub fn unreadable_run(stream: Uuid, version: i64) -> StoreError {
+    StoreError::Unreadable(format!("stream {stream}: the row of the events up to version {version}"))
+}
+
+/// Reads the first `limit` events after a version from the rows of a stream.
+pub fn read_stream(records: &[RunRecord], after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+    let events = records.iter().flat_map(RunRecord::recorded);
+    let asked_for = events.filter(|event| !matches!(event, Ok(event) if event.version <= after));
+    asked_for.take(limit as usize).collect()
+}
+
+/// Reads the events of rows.
+pub fn read_events(records: &[RunRecord]) -> Result<Vec<Recorded>, StoreError> {
+    records.iter().flat_map(RunRecord::recorded).collect()
 }
 
 #[derive(Debug, FromRow)]

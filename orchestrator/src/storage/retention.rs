@@ -145,8 +145,8 @@ pub struct StreamCopy {
     pub updated_at_us: i64,
 }
 
-/// A row of `events`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+/// An event, with all that the database holds of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventCopy {
     pub stream: Uuid,
@@ -156,7 +156,6 @@ pub struct EventCopy {
     pub epoch: i64,
     pub kind: String,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
-    #[sqlx(rename = "type")]
     pub type_name: Option<String>,
     pub occurred_at_us: i64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -270,7 +269,7 @@ pub trait Retention: Send + Sync + fmt::Debug + 'static {
     /// The rows of these streams, by id.
     async fn copy_rows(&self, ids: &[SagaId]) -> Result<Vec<Copied>, StoreError>;
 
-    /// Events of these streams after a stream's version, by stream and version.
+    /// The events of the next `limit` rows of these streams after a stream's version, by stream and version.
     async fn copy_events(
         &self,
         ids: &[SagaId],

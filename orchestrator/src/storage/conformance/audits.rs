@@ -36,7 +36,7 @@ async fn log(audit: &dyn Audit, shard: Shard, until: i64, limit: u32) -> Vec<Pla
     let mut places: Vec<Place> = Vec::new();
     loop {
         let page = audit.places(shard, places.last().copied(), until, limit).await.unwrap().places;
-        assert!(page.len() <= limit as usize);
+        assert!(page.len() <= 2 * limit as usize, "each row here holds two events");
         if page.is_empty() {
             return places;
         }

@@ -1,4 +1,5 @@
-//! A filter as conditions on `events AS e`, the same on both databases.
+//! A filter as conditions on `events AS e`, the same on both databases. They are of rows: where a row passes for the kinds
+//! and types in it, some of its events may not.
 //!
 //! What lies in another table is asked for by a subquery that yields one value: such a one is looked up row by row, by
 //! the primary key, and never made into a scan of the other table.
@@ -7,7 +8,7 @@ use sqlx::{Database, Encode, QueryBuilder, Type, types::Uuid};
 
 use skald_core::shard::batch::APPENDED;
 
-use super::{LogFilter, SAGAS};
+use super::{super::runs::SEPARATOR, LogFilter, SAGAS};
 
 /// Appends the conditions, each with a leading `AND`.
 pub fn push<DB>(query: &mut QueryBuilder<DB>, filter: &LogFilter)
@@ -30,12 +31,10 @@ where
         query.push(" AND e.actor = ").push_bind(actor.clone());
     }
     if !filter.kinds.is_empty() {
-        query.push(" AND e.kind");
-        push_among(query, &filter.kinds);
+        push_within(query, "e.kind", &filter.kinds);
     }
     if !filter.types.is_empty() {
-        query.push(" AND coalesce(e.type, e.kind)");
-        push_among(query, &filter.types);
+        push_within(query, &format!("coalesce(e.type, '') || '{SEPARATOR}' || e.kind"), &filter.types);
     }
     if !filter.categories.is_empty() {
         push_categories(query, &filter.categories);
@@ -71,6 +70,35 @@ where
             query.push(" END")
         }
     };
+}
+
+/// Appends that one of the words is among those of a column.
+fn push_within<DB>(query: &mut QueryBuilder<DB>, column: &str, words: &[String])
+where
+    DB: Database,
+    String: Encode<'static, DB> + Type<DB>,
+{
+    query.push(" AND (");
+    let mut separated = query.separated(" OR ");
+    for word in words {
+        separated.push(format!("'{SEPARATOR}' || {column} || '{SEPARATOR}' LIKE "));
+        separated.push_bind_unseparated(pattern(word)).push_unseparated(" ESCAPE '\\'");
+    }
+    query.push(")");
+}
+
+/// What finds a word between separators.
+fn pattern(word: &str) -> String {
+    let mut pattern = format!("%{SEPARATOR}");
+    for character in word.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push(SEPARATOR);
+    pattern.push('%');
+    pattern
 }
 
 /// Appends ` IN (..)`.

@@ -102,18 +102,17 @@ impl LogFilter {
         *self == Self::default()
     }
 
-    /// Whether it passes this event: what [`filter::push`] asks the database.
+    /// Whether it passes this event: what [`filter::push`] asks of a row, and of each event in it.
     #[must_use]
     pub fn takes(&self, event: &LogEvent) -> bool {
-        let among = |words: &[String], word: Option<&str>| {
-            words.is_empty() || word.is_some_and(|word| words.iter().any(|other| other == word))
-        };
+        let known_among =
+            |words: &[String], word: Option<&str>| words.is_empty() || word.is_some_and(|word| among(words, word));
         // A stream may be called as sagas' category is.
         let is_stranger = *event.kind == *APPENDED && event.category() == SAGAS;
-        among(&self.types, Some(&event.type_name))
-            && among(&self.kinds, Some(&event.kind))
-            && among(&self.definitions, event.definition.as_deref())
-            && among(&self.categories, Some(event.category()).filter(|_| !is_stranger))
+        among(&self.types, &event.type_name)
+            && among(&self.kinds, &event.kind)
+            && known_among(&self.definitions, event.definition.as_deref())
+            && known_among(&self.categories, Some(event.category()).filter(|_| !is_stranger))
             && self.mode.is_none_or(|mode| event.mode == Some(mode))
             && self.stream.is_none_or(|stream| event.stream == stream)
             && self.correlation_id.as_deref().is_none_or(|id| event.correlation_id.as_deref() == Some(id))
@@ -121,6 +120,11 @@ impl LogFilter {
             && self.since.is_none_or(|since| event.occurred_at >= since)
             && self.until.is_none_or(|until| event.occurred_at < until)
     }
+}
+
+/// Whether a word is in a filter's list.
+fn among(words: &[String], word: &str) -> bool {
+    words.is_empty() || words.iter().any(|other| other == word)
 }
 
 /// A page of the log.

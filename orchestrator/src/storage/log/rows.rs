@@ -16,14 +16,17 @@ use skald_core::{
 use sqlx::{ColumnIndex, Decode, Row, Type, types::Uuid};
 
 use super::{
-    super::{StoreError, records},
-    LogEvent, LogPage,
+    super::{
+        StoreError, records,
+        runs::{Packed, Part},
+    },
+    LogEvent, LogFilter, LogPage, among,
     facts::{Facts, FactsRecord, Remembered},
 };
 
-/// The columns of a [`LogRecord`], in its order.
-pub const LOG_COLUMNS: &str = "e.position, e.shard, e.stream, e.version, e.kind, e.type, e.occurred_at_us, e.actor, \
-     e.schema_version, e.event_id, e.correlation_id, e.causation_id, e.data";
+/// What [`LogRecord::read`] reads, in its order.
+pub const LOG_COLUMNS: &str = "e.position, e.shard, e.stream, e.version, e.events, e.kind, e.type, e.occurred_at_us, \
+     e.actor, e.schema_version, e.schema_versions, e.event_id, e.correlation_id, e.causation_id, e.data";
 
 #[derive(Debug)]
 pub struct LogRecord {
@@ -43,9 +46,9 @@ pub struct LogRecord {
 }
 
 impl LogRecord {
-    /// Reads [`LOG_COLUMNS`] from the column `first` on; by number, which is cheaper than by name where it is done for
-    /// every event of a long log. None when the position is NULL.
-    pub fn read<'r, R>(row: &'r R, first: usize) -> Result<Option<Self>, sqlx::Error>
+    /// Reads the events of a row with [`LOG_COLUMNS`] from the column `first` on; by number, which is cheaper than by name
+    /// where it is done for every row of a long log. None of them when the position is NULL.
+    pub fn read<'r, R>(row: &'r R, first: usize) -> Result<Vec<Self>, sqlx::Error>
     where
         R: Row,
         usize: ColumnIndex<R>,
@@ -54,24 +57,49 @@ impl LogRecord {
         i16: Decode<'r, R::Database> + Type<R::Database>,
         Uuid: Decode<'r, R::Database> + Type<R::Database>,
         &'r str: Decode<'r, R::Database> + Type<R::Database>,
-        String: Decode<'r, R::Database> + Type<R::Database>,
     {
-        let Some(position) = row.try_get::<Option<i64>, _>(first)? else { return Ok(None) };
-        Ok(Some(Self {
-            position,
-            shard: row.try_get(first + 1)?,
-            stream: row.try_get(first + 2)?,
-            version: row.try_get(first + 3)?,
-            kind: Arc::from(row.try_get::<&str, _>(first + 4)?),
-            type_name: row.try_get::<Option<&str>, _>(first + 5)?.map(Arc::from),
-            occurred_at_us: row.try_get(first + 6)?,
-            actor: row.try_get(first + 7)?,
-            schema_version: row.try_get(first + 8)?,
-            event_id: row.try_get(first + 9)?,
-            correlation_id: row.try_get(first + 10)?,
-            causation_id: row.try_get(first + 11)?,
-            data: row.try_get(first + 12)?,
-        }))
+        let Some(position) = row.try_get::<Option<i64>, _>(first)? else { return Ok(Vec::new()) };
+        let shard = row.try_get(first + 1)?;
+        let stream = row.try_get(first + 2)?;
+        let version: i64 = row.try_get(first + 3)?;
+        let occurred_at_us = row.try_get(first + 7)?;
+        let actor: Option<&str> = row.try_get(first + 8)?;
+        let event_id: Option<&str> = row.try_get(first + 11)?;
+        let correlation_id: Option<&str> = row.try_get(first + 12)?;
+        let causation_id: Option<&str> = row.try_get(first + 13)?;
+        let packed = Packed {
+            events: row.try_get(first + 4)?,
+            kind: row.try_get(first + 5)?,
+            type_name: row.try_get(first + 6)?,
+            schema_version: row.try_get(first + 9)?,
+            schema_versions: row.try_get(first + 10)?,
+            data: row.try_get(first + 14)?,
+        };
+        let record = |part: Option<Part<'r>>| {
+            let part = part.ok_or_else(|| sqlx::Error::Decode(records::unreadable_run(stream, version).into()))?;
+            Ok(Self {
+                position: position.saturating_sub(part.behind),
+                shard,
+                stream,
+                version: version.saturating_sub(part.behind),
+                kind: Arc::from(part.kind),
+                type_name: part.type_name.map(Arc::from),
+                occurred_at_us,
+                actor: actor.map(str::to_owned),
+                schema_version: part.schema_version,
+                event_id: event_id.map(str::to_owned),
+                correlation_id: correlation_id.map(str::to_owned),
+                causation_id: causation_id.map(str::to_owned),
+                data: part.data.to_owned(),
+            })
+        };
+        packed.parts().map(record).collect()
+    }
+
+    /// What of a filter the database has not asked each event of a row.
+    fn is_taken(&self, filter: &LogFilter) -> bool {
+        let type_name = self.type_name.as_ref().unwrap_or(&self.kind);
+        among(&filter.types, type_name) && among(&filter.kinds, &self.kind)
     }
 
     pub fn stream(&self) -> SagaId {
@@ -139,31 +167,45 @@ impl Placed for LogRecord {
 pub struct Window<E> {
     pub shard: Shard,
     pub after: i64,
-    /// How far the look went, unless it stopped at `share` events.
+    /// How far the look went.
     pub looked_to: i64,
     /// The last position that was there to be read.
     pub last: i64,
-    pub share: i64,
     /// By position.
     pub records: VecDeque<E>,
 }
 
 impl<E> Window<E> {
     /// Up to where nothing was passed over, when what is still among the records is left for the next look.
-    fn read_to(&self, taken: Option<i64>, found: usize) -> i64 {
-        if !self.records.is_empty() || i64::try_from(found).unwrap_or(i64::MAX) >= self.share {
-            return taken.unwrap_or(self.after);
+    fn read_to(&self, taken: Option<i64>) -> i64 {
+        if self.records.is_empty() { self.looked_to.max(self.after) } else { taken.unwrap_or(self.after) }
+    }
+}
+
+impl Window<LogRecord> {
+    /// Takes the first `share` events from the rows of a look, of which it was to find at most so many. What lies in them
+    /// beyond the look's bounds is not of it.
+    pub fn fill(&mut self, rows: Vec<Vec<LogRecord>>, share: usize, filter: &LogFilter) {
+        let is_cut = rows.len() >= share;
+        if let Some(last) = rows.last().and_then(|row| row.last()).filter(|_| is_cut) {
+            self.looked_to = self.looked_to.min(last.position);
         }
-        self.looked_to.max(self.after)
+        let of_look = |record: &LogRecord| {
+            record.position > self.after && record.position <= self.looked_to && record.is_taken(filter)
+        };
+        self.records = rows.into_iter().flatten().filter(of_look).take(share).collect();
+        if let Some(last) = self.records.get(share - 1) {
+            self.looked_to = last.position;
+        }
     }
 }
 
 /// Mixes the windows of several shards by time, each in its own order, to a page of at most `limit` events; what exceeds
 /// it is left for the next look.
 pub fn mix<E: Placed>(mut windows: Vec<Window<E>>, limit: u32) -> (Vec<E>, LogPage) {
-    let found: Vec<usize> = windows.iter().map(|window| window.records.len()).collect();
     let mut taken = vec![None; windows.len()];
-    let mut mixed = Vec::with_capacity(found.iter().sum::<usize>().min(limit as usize));
+    let mut mixed =
+        Vec::with_capacity(windows.iter().map(|window| window.records.len()).sum::<usize>().min(limit as usize));
     let first = |number: usize, window: &Window<E>| {
         window.records.front().map(|record| Reverse((record.occurred_at_us(), number)))
     };
@@ -177,12 +219,32 @@ pub fn mix<E: Placed>(mut windows: Vec<Window<E>>, limit: u32) -> (Vec<E>, LogPa
         next.extend(first(number, &windows[number]));
     }
     let mut page = LogPage::default();
-    for ((window, taken), found) in windows.iter().zip(taken).zip(found) {
-        let read_to = window.read_to(taken, found);
+    for (window, taken) in windows.iter().zip(taken) {
+        let read_to = window.read_to(taken);
         page.more |= read_to < window.last;
         page.read_to.insert(window.shard, read_to);
     }
     (mixed, page)
+}
+
+/// Versions of a stream as a database takes them: after the first, up to the second. Both leave room for sums.
+pub fn bounds((after, until): (u64, Option<u64>)) -> (i64, i64) {
+    let version = |version: u64| i64::try_from(version).unwrap_or(i64::MAX).min(i64::MAX / 2);
+    (version(after), version(until.unwrap_or(u64::MAX)))
+}
+
+/// Of the rows of a stream, the first events between these versions.
+pub fn within(rows: Vec<Vec<LogRecord>>, (after, until): (i64, i64), limit: u32) -> Vec<LogRecord> {
+    let events = rows.into_iter().flatten();
+    events.filter(|event| event.version > after && event.version <= until).take(limit as usize).collect()
+}
+
+/// Of these rows the events at these positions, by position.
+pub fn at(rows: Vec<Vec<LogRecord>>, positions: &[i64]) -> Vec<LogRecord> {
+    let mut events: Vec<_> = rows.into_iter().flatten().filter(|event| positions.contains(&event.position)).collect();
+    events.sort_by_key(|event| event.position);
+    events.dedup_by_key(|event| event.position);
+    events
 }
 
 /// Adds to each event what is known of its stream, and asks for what is not.

@@ -10,7 +10,7 @@ use skald_core::ids::Shard;
 use sqlx::FromRow;
 
 use super::{
-    super::{StoreError, records},
+    super::{StoreError, records, runs::type_names},
     EventCount, EventStats,
 };
 
@@ -31,6 +31,17 @@ pub struct CountedRecord {
     shard: i32,
     head: i64,
     position: i64,
+}
+
+/// How many rows hold events of these types.
+#[derive(Debug, FromRow)]
+pub struct RowsRecord {
+    category: String,
+    events: i16,
+    kind: String,
+    #[sqlx(rename = "type")]
+    type_name: Option<String>,
+    rows: i64,
 }
 
 #[derive(Debug, FromRow)]
@@ -60,7 +71,8 @@ impl CountRecord {
 pub trait CountRows: Send + Sync {
     async fn counted(&self) -> Result<Vec<CountedRecord>, StoreError>;
 
-    async fn count(&self, range: Range) -> Result<Vec<CountRecord>, StoreError>;
+    /// A row is in the range that its last event is in.
+    async fn count(&self, range: Range) -> Result<Vec<RowsRecord>, StoreError>;
 
     /// Adds to the sums, unless the range was counted before.
     async fn add(&self, range: Range, counts: Vec<CountRecord>) -> Result<(), StoreError>;
@@ -75,7 +87,7 @@ pub async fn stats<S: CountRows>(store: &S) -> Result<EventStats, StoreError> {
     for CountedRecord { shard, head, position } in store.counted().await? {
         let range = Range { shard: records::shard(shard)?, after: position, until: head.min(position + room) };
         if range.until > range.after {
-            let counts = store.count(range).await?;
+            let counts = sums(&store.count(range).await?);
             store.add(range, counts).await?;
             room -= range.until - range.after;
         }
@@ -90,6 +102,21 @@ pub async fn stats<S: CountRows>(store: &S) -> Result<EventStats, StoreError> {
     counts.sort_by(|a, b| (&a.category, &a.type_name).cmp(&(&b.category, &b.type_name)));
     let bytes = u64::try_from(store.bytes().await?).unwrap_or(0);
     Ok(EventStats { heads, counts, uncounted, bytes })
+}
+
+fn sums(rows: &[RowsRecord]) -> Vec<CountRecord> {
+    let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for record in rows {
+        for type_name in type_names(record.events, &record.kind, record.type_name.as_deref()) {
+            *sums.entry((&record.category, type_name)).or_default() += record.rows;
+        }
+    }
+    let count = |((category, type_name), events): ((&str, &str), i64)| CountRecord {
+        category: category.to_owned(),
+        type_name: type_name.to_owned(),
+        events,
+    };
+    sums.into_iter().map(count).collect()
 }
 
 fn count(record: CountRecord) -> EventCount {

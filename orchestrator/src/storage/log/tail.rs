@@ -147,14 +147,8 @@ impl Tail {
                     let events = known.between(after, last)?;
                     records.extend(events.filter(|event| query.filter.takes(event)).take(share).cloned());
                 }
-                windows.push(Window {
-                    shard,
-                    after,
-                    looked_to: last,
-                    last,
-                    share: i64::try_from(share).unwrap_or(i64::MAX),
-                    records,
-                });
+                let stopped_at = records.get(share - 1).map(|record| record.position);
+                windows.push(Window { shard, after, looked_to: stopped_at.unwrap_or(last), last, records });
             }
         }
         let (events, mut page) = rows::mix(windows, query.limit);

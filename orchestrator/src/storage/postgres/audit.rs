@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use skald_core::ids::{SagaId, Shard};
 use sqlx::{
-    ConnectOptions as _, PgPool,
+    AssertSqlSafe, ConnectOptions as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
     types::Uuid,
 };
@@ -17,7 +17,7 @@ use super::{
             Audit, Found, FoundEventRecord, FoundKey, FoundSaga, FoundSagaRecord, LogBounds, LogBoundsRecord, Place,
             PlaceRecord, Stretch, page_end,
         },
-        records::read_all,
+        records::{RUN_COLUMNS, read_all},
     },
     CONNECT_TIMEOUT, failed, lifecycle, registry,
 };
@@ -67,7 +67,8 @@ impl Audit for PostgresAudit {
     async fn shards(&self) -> Result<Vec<LogBounds>, StoreError> {
         let rows: Vec<LogBoundsRecord> = sqlx::query_as(
             "SELECT s.shard, s.epoch, s.head,
-                    (SELECT e.position FROM events AS e WHERE e.shard = s.shard ORDER BY e.position LIMIT 1) AS first,
+                    (SELECT e.position - e.events + 1 FROM events AS e WHERE e.shard = s.shard ORDER BY e.position LIMIT 1)
+                        AS first,
                     (SELECT e.position FROM events AS e WHERE e.shard = s.shard ORDER BY e.position DESC LIMIT 1)
                         AS last
              FROM shards AS s
@@ -86,7 +87,7 @@ impl Audit for PostgresAudit {
         let (position, stream, version) = after
             .map_or((i64::MIN, Uuid::nil(), i64::MIN), |place| (place.position, place.stream.as_uuid(), place.version));
         let rows: Vec<PlaceRecord> = sqlx::query_as(
-            "SELECT shard, position, stream, version, epoch
+            "SELECT shard, position, stream, version, epoch, events
              FROM events
              WHERE shard = $1
                AND position >= $2
@@ -104,7 +105,6 @@ impl Audit for PostgresAudit {
         .fetch_all(&mut *snapshot)
         .await
         .map_err(failed)?;
-        let places: Vec<Place> = rows.into_iter().map(Place::from).collect();
         let holes = sqlx::query_as(
             "SELECT first, last
              FROM log_holes
@@ -113,12 +113,12 @@ impl Audit for PostgresAudit {
         )
         .bind(i32::from(shard.0))
         .bind(position)
-        .bind(Stretch::end(&places, until, limit))
+        .bind(Stretch::end(&rows, until, limit))
         .fetch_all(&mut *snapshot)
         .await
         .map_err(failed)?;
         snapshot.rollback().await.map_err(failed)?;
-        Ok(Stretch { places, holes })
+        Ok(Stretch { places: rows.iter().flat_map(PlaceRecord::places).collect(), holes })
     }
 
     async fn removed(&self) -> Result<Vec<(SagaId, SagaId)>, StoreError> {
@@ -154,17 +154,18 @@ impl Audit for PostgresAudit {
         let rows: Vec<FoundSaga> = rows.into_iter().map(FoundSaga::from).collect();
         let (next, last) = page_end(&rows, limit);
         visit(Found::Sagas(rows));
-        let mut events = sqlx::query_as::<_, FoundEventRecord>(
-            "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+        let sql = format!(
+            "SELECT {RUN_COLUMNS}
              FROM events
              WHERE stream >= $1 AND stream <= $2
-             ORDER BY stream, version",
-        )
-        .bind(from.as_uuid())
-        .bind(last)
-        .fetch(&mut *snapshot);
-        while let Some(event) = events.try_next().await.map_err(failed)? {
-            visit(Found::Event(Box::new(event.into())));
+             ORDER BY stream, version"
+        );
+        let mut events = sqlx::query_as::<_, FoundEventRecord>(AssertSqlSafe(sql))
+            .bind(from.as_uuid())
+            .bind(last)
+            .fetch(&mut *snapshot);
+        while let Some(row) = events.try_next().await.map_err(failed)? {
+            row.found().for_each(&mut *visit);
         }
         drop(events);
         snapshot.rollback().await.map_err(failed)?;

@@ -4,14 +4,18 @@
 use std::borrow::Cow;
 
 use skald_core::{
-    shard::batch::{APPENDED, Append, AppendedEvent, Batch, NewEvent, Origin, Transition},
+    shard::batch::{APPENDED, Append, AppendedEvent, Batch, Origin, Transition},
     state::SagaRow,
     time::Timestamp,
 };
 use sqlx::{Arguments as _, error::BoxDynError, postgres::PgArguments, types::Uuid};
 
 use super::{
-    super::{log::category, wellformed},
+    super::{
+        log::category,
+        runs::{Run, runs},
+        wellformed,
+    },
     commit::{COMMIT, COMMIT_WITH_ALL, Statement},
 };
 
@@ -42,12 +46,12 @@ pub fn statement(batch: &Batch) -> Result<Statement, BoxDynError> {
             updated.push(fence, transition)?;
         }
         sealed.push(transition);
-        for event in &transition.events {
-            fences.events[fence] += 1;
-            events.push(fence, fences.events[fence], transition, event)?;
+        for run in runs(transition) {
+            fences.events[fence] += i64::try_from(run.events.len())?;
             if with_all {
-                outside.push(&event.origin);
+                outside.push(&run.last().origin);
             }
+            events.push(fence, fences.events[fence], transition, run)?;
         }
     }
     for append in &batch.appends {
@@ -196,27 +200,31 @@ columns!(Events<'a> {
     nth: i64,
     stream: Uuid,
     version: i64,
-    kind: &'static str,
-    type_name: Option<&'a str>,
+    events: i16,
+    kind: Cow<'a, str>,
+    type_name: Option<Cow<'a, str>>,
     occurred_at_us: i64,
     actor: Option<&'a str>,
     data: Cow<'a, str>,
     schema_version: i16,
+    schema_versions: Option<String>,
 });
 
 impl<'a> Events<'a> {
-    fn push(&mut self, fence: usize, nth: i64, of: &'a Transition, event: &'a NewEvent) -> Result<(), BoxDynError> {
-        let kind = event.event.kind();
+    fn push(&mut self, fence: usize, nth: i64, of: &'a Transition, run: Run<'a>) -> Result<(), BoxDynError> {
+        let last = run.last();
         self.fence.push(i32::try_from(fence + 1)?);
         self.nth.push(nth);
         self.stream.push(of.row.id.as_uuid());
-        self.version.push(i64::try_from(event.version)?);
-        self.kind.push(kind);
-        self.type_name.push((*event.type_name != *kind).then_some(&*event.type_name));
-        self.occurred_at_us.push(event.occurred_at.as_micros());
-        self.actor.push(event.actor.as_deref());
-        self.data.push(event.event.data().into());
-        self.schema_version.push(i16::try_from(event.event.schema_version())?);
+        self.version.push(i64::try_from(last.version)?);
+        self.events.push(i16::try_from(run.events.len())?);
+        self.kind.push(run.kind);
+        self.type_name.push(run.type_name);
+        self.occurred_at_us.push(last.occurred_at.as_micros());
+        self.actor.push(last.actor.as_deref());
+        self.data.push(run.data.into());
+        self.schema_version.push(i16::try_from(run.schema_version)?);
+        self.schema_versions.push(run.schema_versions);
         Ok(())
     }
 
@@ -231,12 +239,14 @@ impl<'a> Events<'a> {
         self.nth.push(nth);
         self.stream.push(to.stream.as_uuid());
         self.version.push(i64::try_from(event.version)?);
-        self.kind.push(APPENDED);
-        self.type_name.push(Some(&event.type_name));
+        self.events.push(1);
+        self.kind.push(APPENDED.into());
+        self.type_name.push(Some((&*event.type_name).into()));
         self.occurred_at_us.push(event.occurred_at.as_micros());
         self.actor.push(event.actor.as_deref());
         self.data.push(event.data.get().into());
         self.schema_version.push(i16::try_from(event.schema_version)?);
+        self.schema_versions.push(None);
         Ok(())
     }
 }

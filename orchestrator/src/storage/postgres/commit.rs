@@ -109,19 +109,20 @@ WITH fence AS (
          (SELECT unnest($30::integer[]) AS fence, unnest($31::text[]) AS definition, unnest($32::text[]) AS key,
                  unnest($33::uuid[]) AS saga, unnest($34::bytea[]) AS fingerprint) AS start_key
 ), logged AS (
-    INSERT INTO events (shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, data,
-                        schema_version",
+    INSERT INTO events (shard, position, stream, version, epoch, events, kind, type, occurred_at_us, actor, data,
+                        schema_version, schema_versions",
             $event_columns,
             ")
-    SELECT ($1)[event.fence], base.heads[event.fence] + event.nth, stream, version, ($2)[event.fence], kind, type,
-           occurred_at_us, actor, data, schema_version",
+    SELECT ($1)[event.fence], base.heads[event.fence] + event.nth, stream, version, ($2)[event.fence], events, kind, type,
+           occurred_at_us, actor, data, schema_version, schema_versions",
             $event_columns,
             "
     FROM base,
          (SELECT unnest($35::integer[]) AS fence, unnest($36::bigint[]) AS nth, unnest($37::uuid[]) AS stream,
-                 unnest($38::bigint[]) AS version, unnest($39::text[]) AS kind, unnest($40::text[]) AS type,
-                 unnest($41::bigint[]) AS occurred_at_us, unnest($42::text[]) AS actor, unnest($43::text[]) AS data,
-                 unnest($44::smallint[]) AS schema_version",
+                 unnest($38::bigint[]) AS version, unnest($39::smallint[]) AS events, unnest($40::text[]) AS kind,
+                 unnest($41::text[]) AS type, unnest($42::bigint[]) AS occurred_at_us, unnest($43::text[]) AS actor,
+                 unnest($44::text[]) AS data, unnest($45::smallint[]) AS schema_version,
+                 unnest($46::text[]) AS schema_versions",
             $event_arrays,
             ") AS event
 )",
@@ -150,22 +151,22 @@ pub(super) const COMMIT: &str = statement! {
 pub(super) const COMMIT_WITH_ALL: &str = statement! {
     event_columns: ", event_id, correlation_id, causation_id",
     event_arrays: ",
-                 unnest($45::text[]) AS event_id, unnest($46::text[]) AS correlation_id,
-                 unnest($47::text[]) AS causation_id",
+                 unnest($47::text[]) AS event_id, unnest($48::text[]) AS correlation_id,
+                 unnest($49::text[]) AS causation_id",
     streams: ", begun AS (
     INSERT INTO streams (name, id, shard, category, version, created_at_us, updated_at_us)
     SELECT name, id, ($1)[fence], category, version, updated_at_us, updated_at_us
     FROM base,
-         (SELECT unnest($48::integer[]) AS fence, unnest($49::uuid[]) AS id, unnest($50::text[]) AS name,
-                 unnest($51::text[]) AS category, unnest($52::bigint[]) AS version,
-                 unnest($53::bigint[]) AS updated_at_us) AS stream
+         (SELECT unnest($50::integer[]) AS fence, unnest($51::uuid[]) AS id, unnest($52::text[]) AS name,
+                 unnest($53::text[]) AS category, unnest($54::bigint[]) AS version,
+                 unnest($55::bigint[]) AS updated_at_us) AS stream
 ), continued AS (
     UPDATE streams AS s
     SET version = stream.version, updated_at_us = stream.updated_at_us
     FROM base,
-         (SELECT unnest($54::integer[]) AS fence, unnest($55::uuid[]) AS id, unnest($56::text[]) AS name,
-                 unnest($57::bigint[]) AS version_before, unnest($58::bigint[]) AS version,
-                 unnest($59::bigint[]) AS updated_at_us) AS stream
+         (SELECT unnest($56::integer[]) AS fence, unnest($57::uuid[]) AS id, unnest($58::text[]) AS name,
+                 unnest($59::bigint[]) AS version_before, unnest($60::bigint[]) AS version,
+                 unnest($61::bigint[]) AS updated_at_us) AS stream
     WHERE s.name = stream.name
       AND s.id = stream.id
       AND s.shard = ($1)[stream.fence]
@@ -174,9 +175,9 @@ pub(super) const COMMIT_WITH_ALL: &str = statement! {
 ), sealed AS (
     INSERT INTO saga_subjects (key_id, saga)
     SELECT skald_live_key(sealed.key_id), sealed.saga
-    FROM base, (SELECT unnest($60::text[]) AS key_id, unnest($61::uuid[]) AS saga) AS sealed
+    FROM base, (SELECT unnest($62::text[]) AS key_id, unnest($63::uuid[]) AS saga) AS sealed
 )",
-    expected: " + cardinality($54)",
+    expected: " + cardinality($56)",
     written: " + (SELECT count(*) FROM continued)",
 };
 

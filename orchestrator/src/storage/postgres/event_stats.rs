@@ -8,7 +8,7 @@ use skald_core::ids::Shard;
 use super::{
     super::{
         StoreError,
-        log::stats::{CountRecord, CountRows, CountedRecord, Range},
+        log::stats::{CountRecord, CountRows, CountedRecord, Range, RowsRecord},
     },
     PostgresStore, failed,
     sessions::Sessions,
@@ -27,16 +27,16 @@ impl CountRows for PostgresStore {
             .await
     }
 
-    async fn count(&self, range: Range) -> Result<Vec<CountRecord>, StoreError> {
+    async fn count(&self, range: Range) -> Result<Vec<RowsRecord>, StoreError> {
         let counting = sqlx::query_as(
-            "SELECT category, type, count(*) AS events
-             FROM (SELECT coalesce(e.type, e.kind) AS type,
+            "SELECT category, events, kind, type, count(*) AS rows
+             FROM (SELECT e.events, e.kind, e.type,
                           CASE WHEN e.kind = 'Appended' THEN (SELECT n.category FROM streams AS n WHERE n.id = e.stream)
                                ELSE 'saga' END AS category
                    FROM events AS e
                    WHERE e.shard = $1 AND e.position > $2 AND e.position <= $3) AS e
              WHERE category IS NOT NULL
-             GROUP BY category, type",
+             GROUP BY category, events, kind, type",
         );
         let counting = counting.bind(i32::from(range.shard.0)).bind(range.after).bind(range.until);
         self.log.fetch(counting).await

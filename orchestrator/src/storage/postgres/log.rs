@@ -18,12 +18,13 @@ use super::{
             rows::{self, LOG_COLUMNS, LogRecord, Unknown, Window},
         },
         records,
+        runs::EVENTS_MAX,
     },
     READ_TIMEOUT, failed,
     sessions::Sessions,
 };
 
-/// How many positions may be looked at when no filter passes any over: as many as the limit lets.
+/// The end of a shard, whatever it is.
 const UNBOUNDED: i64 = 1 << 60;
 
 /// Plans are made once for all values and must stay the right ones, as the writer's.
@@ -70,27 +71,29 @@ async fn windows(connection: &mut PgConnection, query: &LogQuery) -> Result<Vec<
     let mut sql = QueryBuilder::new("");
     push_windows(&mut sql, query);
     let rows = sql.build().fetch_all(connection).await.map_err(failed)?;
-    let mut windows: Vec<Window<LogRecord>> = Vec::new();
-    for row in rows {
-        let shard = records::shard(row.try_get(0).map_err(failed)?)?;
-        if windows.last().is_none_or(|window| window.shard != shard) {
-            windows.push(window(shard, &row).map_err(failed)?);
-        }
-        let record = LogRecord::read(&row, 5).map_err(failed)?;
-        windows.last_mut().expect("one was just added").records.extend(record);
-    }
-    Ok(windows)
+    rows.chunk_by(|one, next| shard(one).ok() == shard(next).ok())
+        .map(|of_shard| window(records::shard(shard(&of_shard[0]).map_err(failed)?)?, of_shard, query).map_err(failed))
+        .collect()
 }
 
-fn window(shard: Shard, row: &PgRow) -> Result<Window<LogRecord>, sqlx::Error> {
-    Ok(Window {
+fn shard(row: &PgRow) -> Result<i32, sqlx::Error> {
+    row.try_get(0)
+}
+
+fn window(shard: Shard, rows: &[PgRow], query: &LogQuery) -> Result<Window<LogRecord>, sqlx::Error> {
+    let first = &rows[0];
+    let mut window = Window {
         shard,
-        after: row.try_get(1)?,
-        looked_to: row.try_get(2)?,
-        last: row.try_get(3)?,
-        share: row.try_get(4)?,
+        after: first.try_get(1)?,
+        looked_to: first.try_get(2)?,
+        last: first.try_get(3)?,
         records: Default::default(),
-    })
+    };
+    let found =
+        rows.iter().map(|row| LogRecord::read(row, 5)).filter(|row| !matches!(row, Ok(events) if events.is_empty()));
+    let share = usize::try_from(first.try_get::<i64, _>(4)?).unwrap_or(1).max(1);
+    window.fill(found.collect::<Result<_, _>>()?, share, &query.filter);
+    Ok(window)
 }
 
 /// The shards that have more share the limit. Where retention left a hole, a window begins behind it. The rows of a shard come together, and in order: the one join is a loop
@@ -101,7 +104,7 @@ pub(super) fn push_windows(sql: &mut QueryBuilder<Postgres>, query: &LogQuery) {
         .iter()
         .map(|(shard, after)| (i32::from(shard.0), *after, query.until.get(shard).copied().unwrap_or(UNBOUNDED)))
         .collect();
-    let scan_max = if query.filter.is_any() { UNBOUNDED } else { SCAN_MAX };
+    let scan_max = if query.filter.is_any() { i64::from(query.limit) } else { SCAN_MAX };
     sql.push(
         "WITH asked AS MATERIALIZED (
              SELECT a.shard, a.after, a.last, greatest(count(*) FILTER (WHERE a.last > a.after) OVER (), 1) AS with_more
@@ -141,8 +144,9 @@ pub(super) fn push_windows(sql: &mut QueryBuilder<Postgres>, query: &LogQuery) {
              WHERE w.last > w.after
                AND e.shard = w.shard
                AND e.position > w.after
-               AND e.position <= least(w.scan_to, w.last)",
+               AND e.position < least(w.scan_to, w.last) + ",
     );
+    sql.push(EVENTS_MAX).push(" AND e.position - e.events < least(w.scan_to, w.last)");
     filter::push(sql, &query.filter);
     sql.push(
         "
@@ -180,25 +184,22 @@ pub async fn stream_log(
     versions: (u64, Option<u64>),
     limit: u32,
 ) -> Result<Vec<LogEvent>, StoreError> {
-    let (after, until) = versions;
+    let (after, until) = rows::bounds(versions);
     let sql = format!(
         "SELECT {LOG_COLUMNS}
          FROM events AS e
-         WHERE e.stream = $1 AND e.version > $2 AND e.version <= $3
+         WHERE e.stream = $1 AND e.version > $2 AND e.version < $3 + {EVENTS_MAX} AND e.version - e.events < $3
          ORDER BY e.version
          LIMIT $4"
     );
-    let found = sessions
+    let rows = sessions
         .ask(async |session| {
-            let query = sqlx::query(AssertSqlSafe(sql))
-                .bind(stream.as_uuid())
-                .bind(i64::try_from(after).unwrap_or(i64::MAX))
-                .bind(until.map_or(i64::MAX, |until| i64::try_from(until).unwrap_or(i64::MAX)))
-                .bind(i64::from(limit));
+            let query =
+                sqlx::query(AssertSqlSafe(sql)).bind(stream.as_uuid()).bind(after).bind(until).bind(i64::from(limit));
             read(&query.fetch_all(session).await.map_err(failed)?)
         })
         .await?;
-    complete(sessions, remembered, found).await
+    complete(sessions, remembered, rows::within(rows, (after, until), limit)).await
 }
 
 pub async fn events_at(
@@ -207,13 +208,13 @@ pub async fn events_at(
     shard: Shard,
     positions: &[i64],
 ) -> Result<Vec<LogEvent>, StoreError> {
-    let found = sessions
+    let rows = sessions
         .ask(async |session| {
             let query = sqlx::query(AssertSqlSafe(events_at_sql())).bind(i32::from(shard.0)).bind(positions);
             read(&query.fetch_all(session).await.map_err(failed)?)
         })
         .await?;
-    complete(sessions, remembered, found).await
+    complete(sessions, remembered, rows::at(rows, positions)).await
 }
 
 /// A lookup for each position.
@@ -222,11 +223,17 @@ pub(super) fn events_at_sql() -> String {
         "SELECT {LOG_COLUMNS}
          FROM unnest($2::bigint[]) AS a (position)
          CROSS JOIN LATERAL (
-             SELECT * FROM events AS e WHERE e.shard = $1 AND e.position = a.position LIMIT 1
+             SELECT *
+             FROM events AS e
+             WHERE e.shard = $1
+               AND e.position >= a.position
+               AND e.position < a.position + {EVENTS_MAX}
+               AND e.position - e.events < a.position
+             LIMIT 1
          ) AS e"
     )
 }
 
-fn read(rows: &[PgRow]) -> Result<Vec<LogRecord>, StoreError> {
-    rows.iter().filter_map(|row| LogRecord::read(row, 0).transpose()).collect::<Result<_, _>>().map_err(failed)
+fn read(rows: &[PgRow]) -> Result<Vec<Vec<LogRecord>>, StoreError> {
+    rows.iter().map(|row| LogRecord::read(row, 0)).collect::<Result<_, _>>().map_err(failed)
 }

@@ -12,7 +12,10 @@ use super::{
     super::{
         KeyedSaga, SagaFilter, StoreError, Tally, Unfinished,
         listing::{SAGA_COLUMNS, push_list},
-        records::{EventRecord, KeyedSagaRecord, SagaRecord, TallyRecord, UnfinishedRecord, group_by_stream, read_all},
+        records::{
+            KeyedSagaRecord, RUN_COLUMNS, RunRecord, SagaRecord, TallyRecord, UnfinishedRecord, group_by_stream,
+            read_all, read_events, read_stream,
+        },
     },
     failed,
 };
@@ -23,38 +26,40 @@ pub async fn events(
     after: u64,
     limit: u32,
 ) -> Result<Vec<Recorded>, StoreError> {
-    let rows: Vec<EventRecord> = sqlx::query_as(
-        "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}
          FROM events
          WHERE stream = $1 AND version > $2
          ORDER BY version
-         LIMIT $3",
-    )
-    .bind(saga.as_uuid())
-    .bind(i64::try_from(after).unwrap_or(i64::MAX))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
-    read_all(rows)
+         LIMIT $3"
+    );
+    let rows: Vec<RunRecord> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(saga.as_uuid())
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+    read_stream(&rows, after, limit)
 }
 
 /// The bounds on the stream, implied by the list, let whole partitions be left out.
 pub async fn streams(connection: &mut PgConnection, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
     let Some((first, last)) = sagas.iter().min().zip(sagas.iter().max()) else { return Ok(Vec::new()) };
-    let rows: Vec<EventRecord> = sqlx::query_as(
-        "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}
          FROM events
          WHERE stream = ANY($1) AND stream BETWEEN $2 AND $3
-         ORDER BY stream, version",
-    )
-    .bind(sagas.iter().map(|saga| saga.as_uuid()).collect::<Vec<Uuid>>())
-    .bind(first.as_uuid())
-    .bind(last.as_uuid())
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
-    Ok(group_by_stream(sagas, read_all(rows)?))
+         ORDER BY stream, version"
+    );
+    let rows: Vec<RunRecord> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(sagas.iter().map(|saga| saga.as_uuid()).collect::<Vec<Uuid>>())
+        .bind(first.as_uuid())
+        .bind(last.as_uuid())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+    Ok(group_by_stream(sagas, read_events(&rows)?))
 }
 
 pub async fn row(connection: &mut PgConnection, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {

@@ -18,11 +18,11 @@ use sqlx::{
 use super::{
     super::{
         StoreError, StoredDefinition,
-        records::read_all,
+        records::{RUN_COLUMNS, read_all},
         retention::{
             Copied, EventCopy, Leaving, Need, OldStream, Part, Restored, Retention, RetentionError, SagaCopy,
             StreamCopy, Unit, WholeStream,
-            records::{NeedRecord, OldStreamRecord, PART_COLUMNS, PartRecord},
+            records::{CopiedRecord, NeedRecord, OldStreamRecord, PART_COLUMNS, PartRecord, copies},
         },
     },
     PostgresStore, failed,
@@ -168,24 +168,16 @@ impl Retention for PostgresStore {
     ) -> Result<Vec<EventCopy>, StoreError> {
         let (stream, version) = after.map_or((Uuid::nil(), 0), |(stream, version)| (stream.as_uuid(), version));
         let (ids, first, last) = bounds(ids);
-        self.retention
-            .fetch(
-                sqlx::query_as(
-                    "SELECT stream, version, shard, position, epoch, kind, type, occurred_at_us, actor, schema_version,
-                            event_id, correlation_id, causation_id, data
-                     FROM events
-                     WHERE stream BETWEEN $2 AND $3 AND stream = ANY($1) AND (stream, version) > ($4, $5)
-                     ORDER BY stream, version
-                     LIMIT $6",
-                )
-                .bind(ids)
-                .bind(first)
-                .bind(last)
-                .bind(stream)
-                .bind(version)
-                .bind(i64::from(limit)),
-            )
-            .await
+        let sql = format!(
+            "SELECT {RUN_COLUMNS}, event_id, correlation_id, causation_id
+             FROM events
+             WHERE stream BETWEEN $2 AND $3 AND stream = ANY($1) AND (stream, version) > ($4, $5)
+             ORDER BY stream, version
+             LIMIT $6"
+        );
+        let query = sqlx::query_as(AssertSqlSafe(sql)).bind(ids).bind(first).bind(last).bind(stream).bind(version);
+        let rows: Vec<CopiedRecord> = self.retention.fetch(query.bind(i64::from(limit))).await?;
+        copies(&rows)
     }
 
     async fn parts(&self) -> Result<Vec<Part>, StoreError> {

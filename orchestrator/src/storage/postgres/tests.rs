@@ -176,12 +176,12 @@ async fn deaths_at_any_moment_leave_no_gap_and_no_double() {
     }
     let broken = "SELECT count(*)::text
                   FROM (SELECT shard, position, row_number() OVER (PARTITION BY shard ORDER BY position) AS expected
-                        FROM events) AS log
+                        FROM event_log) AS log
                   WHERE position <> expected";
     assert_eq!(database.query(broken).await, "0");
     let heads = "SELECT string_agg(head::text, ',' ORDER BY shard) FROM shards";
     let counts = "SELECT string_agg(n::text, ',' ORDER BY shard)
-                  FROM (SELECT shard, count(*) AS n FROM events GROUP BY shard) AS counted";
+                  FROM (SELECT shard, count(*) AS n FROM event_log GROUP BY shard) AS counted";
     assert_eq!(database.query(heads).await, database.query(counts).await);
 }
 

@@ -4,8 +4,13 @@ use skald_core::{ids::SagaId, time::Timestamp};
 use sqlx::{FromRow, types::Uuid};
 
 use super::{
-    super::{StoreError, groups::positions::Positions, records},
-    Need, OldStream, Part, PartState,
+    super::{
+        StoreError,
+        groups::positions::Positions,
+        records::{self, RunRecord},
+    },
+    EventCopy, Need, OldStream, Part, PartState,
+    text::JsonText,
 };
 
 #[derive(Debug, FromRow)]
@@ -72,6 +77,46 @@ impl TryFrom<OldStreamRecord> for OldStream {
             position: record.position.ok_or_else(|| unreadable("its last event is not there"))?,
         })
     }
+}
+
+/// A row of `events`, with all that the database holds of it.
+#[derive(Debug, FromRow)]
+pub struct CopiedRecord {
+    #[sqlx(flatten)]
+    run: RunRecord,
+    event_id: Option<String>,
+    correlation_id: Option<String>,
+    causation_id: Option<String>,
+}
+
+impl CopiedRecord {
+    fn copies(&self) -> impl Iterator<Item = Result<EventCopy, StoreError>> {
+        let RunRecord { stream, version, position, .. } = self.run;
+        self.run.packed().parts().map(move |part| {
+            let part = part.ok_or_else(|| records::unreadable_run(stream, version))?;
+            Ok(EventCopy {
+                stream,
+                version: version - part.behind,
+                shard: self.run.shard,
+                position: position - part.behind,
+                epoch: self.run.epoch,
+                kind: part.kind.to_owned(),
+                type_name: part.type_name.map(str::to_owned),
+                occurred_at_us: self.run.occurred_at_us,
+                actor: self.run.actor.clone(),
+                schema_version: part.schema_version,
+                event_id: self.event_id.clone(),
+                correlation_id: self.correlation_id.clone(),
+                causation_id: self.causation_id.clone(),
+                data: JsonText(part.data.to_owned()),
+            })
+        })
+    }
+}
+
+/// The events of rows.
+pub fn copies(rows: &[CopiedRecord]) -> Result<Vec<EventCopy>, StoreError> {
+    rows.iter().flat_map(CopiedRecord::copies).collect()
 }
 
 /// How far a follower is: of a group's cursor, with what is handed out and not settled.

@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::{
     super::{
         StoreError,
-        log::stats::{CountRecord, CountRows, CountedRecord, Range},
+        log::stats::{CountRecord, CountRows, CountedRecord, Range, RowsRecord},
     },
     SHARD, SqliteStore, failed,
     writer::Writer,
@@ -30,16 +30,16 @@ impl CountRows for SqliteStore {
         .map_err(failed)
     }
 
-    async fn count(&self, range: Range) -> Result<Vec<CountRecord>, StoreError> {
+    async fn count(&self, range: Range) -> Result<Vec<RowsRecord>, StoreError> {
         sqlx::query_as(
-            "SELECT category, type, count(*) AS events
-             FROM (SELECT coalesce(e.type, e.kind) AS type,
+            "SELECT category, events, kind, type, count(*) AS rows
+             FROM (SELECT e.events, e.kind, e.type,
                           CASE WHEN e.kind = 'Appended' THEN (SELECT n.category FROM streams AS n WHERE n.id = e.stream)
                                ELSE 'saga' END AS category
                    FROM events AS e
                    WHERE e.position > ?1 AND e.position <= ?2) AS e
              WHERE category IS NOT NULL
-             GROUP BY category, type",
+             GROUP BY category, events, kind, type",
         )
         .bind(range.after)
         .bind(range.until)

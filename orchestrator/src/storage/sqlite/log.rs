@@ -1,6 +1,6 @@
 //! Reading the log. Positions are the rows' own numbers, so a page is one walk along the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use skald_core::ids::{SagaId, Shard};
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, sqlite::SqliteRow, types::Uuid};
@@ -9,11 +9,12 @@ use super::{
     super::{
         StoreError,
         log::{
-            LogEvent, LogPage, LogQuery, SCAN_MAX,
+            LogEvent, LogFilter, LogPage, LogQuery, SCAN_MAX,
             facts::{FactsRecord, Remembered},
             filter,
             rows::{self, LOG_COLUMNS, LogRecord, Unknown, Window},
         },
+        runs::EVENTS_MAX,
     },
     SHARD, SqliteStore, failed,
     readers::Readers,
@@ -40,26 +41,33 @@ pub async fn log(store: &SqliteStore, query: &LogQuery) -> Result<LogPage, Store
     }
     let last = query.until.get(&SHARD).map_or(head, |until| head.min(*until));
     let after = after.max(last.min(hole.unwrap_or(0)));
-    let looked_to = if query.filter.is_any() { last } else { last.min(after.saturating_add(SCAN_MAX)) };
-    let mut records = Vec::new();
+    let share = i64::from(query.limit).max(1);
+    let scan_max = if query.filter.is_any() { share } else { SCAN_MAX };
+    let looked_to = last.min(after.saturating_add(scan_max));
+    let mut window = Window { shard: SHARD, after, looked_to, last, records: VecDeque::new() };
     if looked_to > after {
         let mut sql = QueryBuilder::new("");
-        push_window(&mut sql, query, after, looked_to);
-        records =
+        push_window(&mut sql, &query.filter, (after, looked_to), share);
+        let rows =
             readers.ask(async |connection| read(&sql.build().fetch_all(connection).await.map_err(failed)?)).await?;
+        window.fill(rows, query.limit.max(1) as usize, &query.filter);
     }
-    let share = i64::from(query.limit);
-    let window = Window { shard: SHARD, after, looked_to, last, share, records: records.into() };
     let (records, mut page) = rows::mix(vec![window], query.limit);
     page.events = complete(readers, remembered, records).await?;
     Ok(page)
 }
 
-pub(super) fn push_window(sql: &mut QueryBuilder<Sqlite>, query: &LogQuery, after: i64, looked_to: i64) {
+pub(super) fn push_window(
+    sql: &mut QueryBuilder<Sqlite>,
+    filter: &LogFilter,
+    (after, looked_to): (i64, i64),
+    share: i64,
+) {
     sql.push("SELECT ").push(LOG_COLUMNS).push(" FROM events AS e WHERE e.position > ").push_bind(after);
-    sql.push(" AND e.position <= ").push_bind(looked_to);
-    filter::push(sql, &query.filter);
-    sql.push(" ORDER BY e.position LIMIT ").push_bind(i64::from(query.limit));
+    sql.push(" AND e.position < ").push_bind(looked_to.saturating_add(EVENTS_MAX));
+    sql.push(" AND e.position - e.events < ").push_bind(looked_to);
+    filter::push(sql, filter);
+    sql.push(" ORDER BY e.position LIMIT ").push_bind(share);
 }
 
 async fn complete(
@@ -98,21 +106,17 @@ pub async fn stream_log(
     versions: (u64, Option<u64>),
     limit: u32,
 ) -> Result<Vec<LogEvent>, StoreError> {
-    let (after, until) = versions;
+    let (after, until) = rows::bounds(versions);
     let sql = format!(
         "SELECT {LOG_COLUMNS}
          FROM events AS e
-         WHERE e.stream = ?1 AND e.version > ?2 AND e.version <= ?3
+         WHERE e.stream = ?1 AND e.version > ?2 AND e.version < ?3 + {EVENTS_MAX} AND e.version - e.events < ?3
          ORDER BY e.version
          LIMIT ?4"
     );
-    let query = sqlx::query(AssertSqlSafe(sql))
-        .bind(stream.as_uuid())
-        .bind(i64::try_from(after).unwrap_or(i64::MAX))
-        .bind(until.map_or(i64::MAX, |until| i64::try_from(until).unwrap_or(i64::MAX)))
-        .bind(i64::from(limit));
-    let found = readers.ask(async |connection| read(&query.fetch_all(connection).await.map_err(failed)?)).await?;
-    complete(readers, remembered, found).await
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(stream.as_uuid()).bind(after).bind(until).bind(i64::from(limit));
+    let rows = readers.ask(async |connection| read(&query.fetch_all(connection).await.map_err(failed)?)).await?;
+    complete(readers, remembered, rows::within(rows, (after, until), limit)).await
 }
 
 pub async fn events_at(
@@ -121,14 +125,16 @@ pub async fn events_at(
     positions: &[i64],
 ) -> Result<Vec<LogEvent>, StoreError> {
     let sql = format!(
-        "SELECT {LOG_COLUMNS} FROM events AS e WHERE e.position IN (SELECT value FROM json_each(?1)) ORDER BY e.position"
+        "SELECT {LOG_COLUMNS}
+         FROM json_each(?1) AS a
+         JOIN events AS e ON e.position >= a.value AND e.position < a.value + {EVENTS_MAX} AND e.position - e.events < a.value"
     );
-    let positions: Vec<String> = positions.iter().map(ToString::to_string).collect();
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(format!("[{}]", positions.join(",")));
-    let found = readers.ask(async |connection| read(&query.fetch_all(connection).await.map_err(failed)?)).await?;
-    complete(readers, remembered, found).await
+    let asked: Vec<String> = positions.iter().map(ToString::to_string).collect();
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(format!("[{}]", asked.join(",")));
+    let rows = readers.ask(async |connection| read(&query.fetch_all(connection).await.map_err(failed)?)).await?;
+    complete(readers, remembered, rows::at(rows, positions)).await
 }
 
-fn read(rows: &[SqliteRow]) -> Result<Vec<LogRecord>, StoreError> {
-    rows.iter().filter_map(|row| LogRecord::read(row, 0).transpose()).collect::<Result<_, _>>().map_err(failed)
+fn read(rows: &[SqliteRow]) -> Result<Vec<Vec<LogRecord>>, StoreError> {
+    rows.iter().map(|row| LogRecord::read(row, 0)).collect::<Result<_, _>>().map_err(failed)
 }

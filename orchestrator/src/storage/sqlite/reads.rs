@@ -12,43 +12,44 @@ use super::{
     super::{
         KeyedSaga, SagaFilter, StoreError, Tally, Unfinished,
         listing::{SAGA_COLUMNS, push_list},
-        records::{EventRecord, KeyedSagaRecord, SagaRecord, TallyRecord, UnfinishedRecord, group_by_stream, read_all},
+        records::{
+            KeyedSagaRecord, RUN_COLUMNS, RunRecord, SagaRecord, TallyRecord, UnfinishedRecord, group_by_stream,
+            read_all, read_events, read_stream,
+        },
     },
     failed,
 };
 
 pub async fn events(pool: &SqlitePool, saga: SagaId, after: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
-    let rows: Vec<EventRecord> = sqlx::query_as(
-        "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}
          FROM events
          WHERE stream = ?1 AND version > ?2
          ORDER BY version
-         LIMIT ?3",
-    )
-    .bind(saga.as_uuid())
-    .bind(i64::try_from(after).unwrap_or(i64::MAX))
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await
-    .map_err(failed)?;
-    read_all(rows)
+         LIMIT ?3"
+    );
+    let rows: Vec<RunRecord> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(saga.as_uuid())
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    read_stream(&rows, after, limit)
 }
 
 /// The ids travel as one JSON array, so that any number of them is the same statement.
 pub async fn streams(pool: &SqlitePool, sagas: &[SagaId]) -> Result<Vec<Vec<Recorded>>, StoreError> {
     let ids: Vec<String> = sagas.iter().map(|saga| saga.as_uuid().simple().to_string()).collect();
     let ids = serde_json::to_string(&ids).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-    let rows: Vec<EventRecord> = sqlx::query_as(
-        "SELECT shard, position, stream, version, epoch, kind, type, occurred_at_us, actor, schema_version, data
+    let sql = format!(
+        "SELECT {RUN_COLUMNS}
          FROM events
          WHERE stream IN (SELECT unhex(value) FROM json_each(?1))
-         ORDER BY stream, version",
-    )
-    .bind(ids)
-    .fetch_all(pool)
-    .await
-    .map_err(failed)?;
-    Ok(group_by_stream(sagas, read_all(rows)?))
+         ORDER BY stream, version"
+    );
+    let rows: Vec<RunRecord> = sqlx::query_as(AssertSqlSafe(sql)).bind(ids).fetch_all(pool).await.map_err(failed)?;
+    Ok(group_by_stream(sagas, read_events(&rows)?))
 }
 
 pub async fn row(pool: &SqlitePool, saga: SagaId) -> Result<Option<SagaRow>, StoreError> {

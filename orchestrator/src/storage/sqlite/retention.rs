@@ -13,11 +13,11 @@ use sqlx::{FromRow, SqliteConnection, sqlite::SqliteRow, types::Uuid};
 use super::{
     super::{
         StoreError, StoredDefinition,
-        records::read_all,
+        records::{RUN_COLUMNS, read_all},
         retention::{
             Copied, EventCopy, Leaving, Need, OldStream, Part, Restored, Retention, RetentionError, SagaCopy,
             StreamCopy, Unit, WholeStream,
-            records::{NeedRecord, OldStreamRecord, PART_COLUMNS, PartRecord},
+            records::{CopiedRecord, NeedRecord, OldStreamRecord, PART_COLUMNS, PartRecord, copies},
         },
     },
     SqliteStore, failed,
@@ -147,21 +147,22 @@ impl Retention for SqliteStore {
         limit: u32,
     ) -> Result<Vec<EventCopy>, StoreError> {
         let (stream, version) = after.map_or((Uuid::nil(), 0), |(stream, version)| (stream.as_uuid(), version));
-        sqlx::query_as(
-            "SELECT stream, version, shard, position, epoch, kind, type, occurred_at_us, actor, schema_version, event_id,
-                    correlation_id, causation_id, data
+        let sql = format!(
+            "SELECT {RUN_COLUMNS}, event_id, correlation_id, causation_id
              FROM events
              WHERE stream IN (SELECT unhex(value) FROM json_each(?1)) AND (stream, version) > (?2, ?3)
              ORDER BY stream, version
-             LIMIT ?4",
-        )
-        .bind(hex_of(ids))
-        .bind(stream)
-        .bind(version)
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failed)
+             LIMIT ?4"
+        );
+        let rows: Vec<CopiedRecord> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(hex_of(ids))
+            .bind(stream)
+            .bind(version)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed)?;
+        copies(&rows)
     }
 
     async fn parts(&self) -> Result<Vec<Part>, StoreError> {

@@ -2,11 +2,18 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 use skald_core::{
-    shard::batch::{APPENDED, Append, AppendedEvent, Batch, CommitError, NewEvent, Transition},
+    shard::batch::{APPENDED, Append, AppendedEvent, Batch, CommitError, Transition},
     time::Timestamp,
 };
 
-use super::{super::log::category, SHARD, commit::not_written};
+use super::{
+    super::{
+        log::category,
+        runs::{Run, runs},
+    },
+    SHARD,
+    commit::not_written,
+};
 
 /// Moves the head under the fence, and answers it if the shard is still held.
 pub const FENCE: &str = "UPDATE shards SET head = head + ?1 WHERE shard = 0 AND epoch = ?2 RETURNING head";
@@ -37,9 +44,9 @@ pub const CONTINUE_STREAM: &str =
     "UPDATE streams SET version = ?4, updated_at_us = ?5 WHERE name = ?1 AND id = ?2 AND version = ?3";
 
 const EVENT: &str = "
-INSERT INTO events (position, shard, stream, version, epoch, kind, type, occurred_at_us, actor, data, schema_version,
-                    event_id, correlation_id, causation_id)
-VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+INSERT INTO events (position, shard, stream, version, epoch, events, kind, type, occurred_at_us, actor, data,
+                    schema_version, schema_versions, event_id, correlation_id, causation_id)
+VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
 /// Writes them in the transaction that is open, and checks that each is where it should be.
 pub fn write(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
@@ -51,8 +58,8 @@ pub fn write(connection: &Connection, batch: &Batch) -> Result<(), CommitError> 
     streams(connection, batch)?;
     let mut log = Log { insert: prepare(connection, EVENT)?, position: head - events, epoch };
     for transition in &batch.transitions {
-        for event in &transition.events {
-            log.add(transition, event)?;
+        for run in runs(transition) {
+            log.add(transition, &run)?;
         }
     }
     for append in &batch.appends {
@@ -152,25 +159,27 @@ struct Log<'c> {
 }
 
 impl Log<'_> {
-    fn add(&mut self, of: &Transition, event: &NewEvent) -> Result<(), CommitError> {
-        self.position += 1;
-        let kind = event.event.kind();
+    fn add(&mut self, of: &Transition, run: &Run<'_>) -> Result<(), CommitError> {
+        self.position += integer::<i64>(run.events.len())?;
+        let last = run.last();
         one(
             &mut self.insert,
             params![
                 self.position,
                 &of.row.id.as_uuid().as_bytes()[..],
-                integer::<i64>(event.version)?,
+                integer::<i64>(last.version)?,
                 self.epoch,
-                kind,
-                (*event.type_name != *kind).then_some(&*event.type_name),
-                event.occurred_at.as_micros(),
-                event.actor,
-                event.event.data(),
-                integer::<i16>(event.event.schema_version())?,
-                event.origin.event_id,
+                integer::<i64>(run.events.len())?,
+                run.kind,
+                run.type_name,
+                last.occurred_at.as_micros(),
+                last.actor,
+                run.data,
+                integer::<i16>(run.schema_version)?,
+                run.schema_versions,
+                last.origin.event_id,
                 None::<&str>,
-                event.origin.causation_id,
+                last.origin.causation_id,
             ],
         )
     }
@@ -184,12 +193,14 @@ impl Log<'_> {
                 &to.stream.as_uuid().as_bytes()[..],
                 integer::<i64>(event.version)?,
                 self.epoch,
+                1,
                 APPENDED,
                 &*event.type_name,
                 event.occurred_at.as_micros(),
                 event.actor,
                 event.data.get(),
                 integer::<i16>(event.schema_version)?,
+                None::<&str>,
                 &*event.event_id,
                 event.correlation_id,
                 event.causation_id,

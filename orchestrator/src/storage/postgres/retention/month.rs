@@ -116,15 +116,16 @@ async fn holes(sessions: &Sessions, month: Timestamp) -> Result<Vec<(i32, i64, i
         "WITH month AS (
              SELECT to_timestamp($1 / 1000000.0) AS first
          )
-         SELECT shard, min(position), max(position)
-         FROM (SELECT shard, position, position - row_number() OVER (PARTITION BY shard ORDER BY position) AS island
+         SELECT shard, min(position - events) + 1, max(position)
+         FROM (SELECT shard, position, events,
+                      position - sum(events) OVER (PARTITION BY shard ORDER BY position) AS island
                FROM events
                WHERE stream >= (SELECT skald_uuid_floor(first) FROM month)
                  AND stream < (SELECT skald_uuid_floor((first AT TIME ZONE 'UTC' + interval '1 month')
                                                        AT TIME ZONE 'UTC')
                                FROM month)) AS numbered
          GROUP BY shard, island
-         ORDER BY shard, min(position)",
+         ORDER BY shard, max(position)",
     );
     sessions.fetch(holes.bind(month.as_micros())).await
 }

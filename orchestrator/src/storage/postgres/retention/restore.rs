@@ -1,7 +1,7 @@
 //! Putting archived streams back, within the transaction that is open.
 
 use skald_core::ids::SagaId;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
     super::{
@@ -9,8 +9,10 @@ use super::{
             Registration, StoreError, StoredDefinition,
             retention::{
                 EventCopy, Hole, Restored, RetentionError, SagaCopy, StreamCopy, WholeStream,
+                records::{CopiedRecord, copies},
                 restoring::{self, RestoreRows, ShardEnd},
             },
+            runs::EVENTS_MAX,
         },
         failed, registry,
     },
@@ -83,20 +85,24 @@ impl RestoreRows for Rows<'_> {
     }
 
     async fn events(&mut self, id: SagaId) -> Result<Vec<EventCopy>, StoreError> {
-        sqlx::query_as("SELECT * FROM events WHERE stream = $1 ORDER BY version")
+        let rows: Vec<CopiedRecord> = sqlx::query_as("SELECT * FROM events WHERE stream = $1 ORDER BY version")
             .bind(id.as_uuid())
             .fetch_all(&mut *self.0)
             .await
-            .map_err(failed)
+            .map_err(failed)?;
+        copies(&rows)
     }
 
     async fn is_taken(&mut self, shard: i32, position: i64) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE shard = $1 AND position = $2)")
-            .bind(shard)
-            .bind(position)
-            .fetch_one(&mut *self.0)
-            .await
-            .map_err(failed)
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1
+                            FROM events
+                            WHERE shard = $1
+                              AND position >= $2
+                              AND position < $2 + {EVENTS_MAX}
+                              AND position - events < $2)"
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(shard).bind(position).fetch_one(&mut *self.0).await.map_err(failed)
     }
 
     async fn insert_saga(&mut self, saga: &SagaCopy) -> Result<(), StoreError> {

@@ -81,24 +81,23 @@ async fn row_exists(connection: &mut SqliteConnection, id: SagaId) -> Result<boo
     Ok(sqlx::query_scalar(sql).bind(id.as_uuid()).fetch_one(connection).await.map_err(failed)?)
 }
 
-/// Removes the first events of a stream; answers how many.
+/// Removes the first rows of a stream's events; answers how many.
 async fn remove_events(connection: &mut SqliteConnection, id: SagaId, most: i64) -> Result<i64, RetentionError> {
-    let mut positions: Vec<i64> = sqlx::query_scalar(
+    let mut removed: Vec<(i64, i64)> = sqlx::query_as(
         "DELETE FROM events
          WHERE position IN (SELECT position FROM events WHERE stream = ?1 ORDER BY version LIMIT ?2)
-         RETURNING position",
+         RETURNING position, events",
     )
     .bind(id.as_uuid())
     .bind(most)
     .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
-    positions.sort_unstable();
-    let removed = i64::try_from(positions.len()).unwrap_or(i64::MAX);
-    for hole in ranges(positions) {
+    removed.sort_unstable();
+    for hole in ranges(removed.iter().flat_map(|(last, events)| last - events + 1..=*last)) {
         holes::add(connection, hole).await.map_err(failed)?;
     }
-    Ok(removed)
+    Ok(i64::try_from(removed.len()).unwrap_or(i64::MAX))
 }
 
 async fn events_left(connection: &mut SqliteConnection, id: SagaId) -> Result<bool, RetentionError> {

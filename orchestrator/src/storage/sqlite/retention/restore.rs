@@ -1,7 +1,7 @@
 //! Putting archived streams back, within the transaction that is open.
 
 use skald_core::ids::SagaId;
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{
     super::{
@@ -9,8 +9,10 @@ use super::{
             Registration, StoreError, StoredDefinition,
             retention::{
                 EventCopy, Hole, Restored, RetentionError, SagaCopy, StreamCopy, WholeStream,
+                records::{CopiedRecord, copies},
                 restoring::{self, RestoreRows, ShardEnd},
             },
+            runs::EVENTS_MAX,
         },
         failed, registry,
     },
@@ -74,19 +76,21 @@ impl RestoreRows for Rows<'_> {
     }
 
     async fn events(&mut self, id: SagaId) -> Result<Vec<EventCopy>, StoreError> {
-        sqlx::query_as("SELECT * FROM events WHERE stream = ? ORDER BY version")
+        let rows: Vec<CopiedRecord> = sqlx::query_as("SELECT * FROM events WHERE stream = ? ORDER BY version")
             .bind(id.as_uuid())
             .fetch_all(&mut *self.0)
             .await
-            .map_err(failed)
+            .map_err(failed)?;
+        copies(&rows)
     }
 
     async fn is_taken(&mut self, _: i32, position: i64) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE position = ?)")
-            .bind(position)
-            .fetch_one(&mut *self.0)
-            .await
-            .map_err(failed)
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1
+                            FROM events
+                            WHERE position >= ?1 AND position < ?1 + {EVENTS_MAX} AND position - events < ?1)"
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(position).fetch_one(&mut *self.0).await.map_err(failed)
     }
 
     async fn insert_saga(&mut self, saga: &SagaCopy) -> Result<(), StoreError> {
