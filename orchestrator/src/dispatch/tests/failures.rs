@@ -202,6 +202,9 @@ async fn a_failed_attempt_is_one_line_that_can_be_found_by_saga_correlation_and_
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    // Of a single subscriber, tracing asks only the thread that comes by first whether a line is wanted, and this one has
+    // others beside it.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let server = Server::answering(json(500, "", "{}")).await;
     call(&server, &post("/payments?card=4111")).await;
