@@ -57,7 +57,30 @@ impl FromRequest for JsonBody {
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let received = Received::from_request(req, payload);
-        Box::pin(async move { Ok(json(received.await?)?) })
+        Box::pin(async move { Ok(received.await?.json()?) })
+    }
+}
+
+impl Received {
+    /// The body, which must be JSON.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or not such as can be kept.
+    pub fn json(self) -> Result<JsonBody, Problem> {
+        if let Some(kind) = &self.media_type
+            && !is_json(kind)
+        {
+            let reason = "must be application/json";
+            return Err(Problem::in_field(Code::UnsupportedMediaType, "Content-Type", reason));
+        }
+        let limits = Limits { bytes_max: usize::MAX, depth_max: DEPTH_MAX };
+        let value = parse_strict(&self.bytes, limits)
+            .map_err(|problem| Problem::in_field(Code::InvalidJson, problem.place, problem.reason))?;
+        let text = std::str::from_utf8(&self.bytes).expect("what was parsed is UTF-8");
+        let raw = RawValue::from_string(text.trim_ascii().to_owned())
+            .map_err(|error| Problem::in_field(Code::InvalidJson, "", error.to_string()))?;
+        Ok(JsonBody { raw, value })
     }
 }
 
@@ -125,23 +148,6 @@ fn too_large(bytes_max: usize) -> Problem {
 
 fn broken_off(error: &PayloadError) -> Problem {
     Problem::new(Code::BadRequest, "The body did not arrive whole.").caused_by(error.to_string())
-}
-
-/// Checks a body that must be JSON.
-fn json(received: Received) -> Result<JsonBody, Problem> {
-    if let Some(kind) = &received.media_type
-        && !is_json(kind)
-    {
-        let reason = "must be application/json";
-        return Err(Problem::in_field(Code::UnsupportedMediaType, "Content-Type", reason));
-    }
-    let limits = Limits { bytes_max: usize::MAX, depth_max: DEPTH_MAX };
-    let value = parse_strict(&received.bytes, limits)
-        .map_err(|problem| Problem::in_field(Code::InvalidJson, problem.place, problem.reason))?;
-    let text = std::str::from_utf8(&received.bytes).expect("what was parsed is UTF-8");
-    let raw = RawValue::from_string(text.trim_ascii().to_owned())
-        .map_err(|error| Problem::in_field(Code::InvalidJson, "", error.to_string()))?;
-    Ok(JsonBody { raw, value })
 }
 
 fn is_json(media_type: &str) -> bool {
@@ -241,8 +247,8 @@ mod tests {
     #[test]
     fn an_input_keeps_its_bytes_but_not_the_blanks_around_it() {
         let received = |text: &str| Received { bytes: Bytes::copy_from_slice(text.as_bytes()), media_type: None };
-        let body = json(received(" \n{\"b\": 1.50,  \"a\":2}\r\n")).unwrap();
+        let body = received(" \n{\"b\": 1.50,  \"a\":2}\r\n").json().unwrap();
         assert_eq!(body.raw.get(), "{\"b\": 1.50,  \"a\":2}");
-        assert_eq!(json(received("")).unwrap_err().code(), Code::InvalidJson);
+        assert_eq!(received("").json().unwrap_err().code(), Code::InvalidJson);
     }
 }

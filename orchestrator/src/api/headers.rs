@@ -63,21 +63,34 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     (ends && version != "ff" && !zero(trace) && !zero(span)).then(|| head.to_owned())
 }
 
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Whether there is an [`idempotency_key`], of whatever form.
+pub fn has_idempotency_key(headers: &HeaderMap) -> bool {
+    headers.contains_key(IDEMPOTENCY_KEY)
+}
+
 /// `Idempotency-Key`: a quoted string (RFC 9651) or the bare characters; both forms of one key are the same key.
 ///
 /// # Errors
 ///
 /// When it is empty, too long, or neither form.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    const NAME: &str = "Idempotency-Key";
-    let Some(text) = single(headers, NAME)? else { return Ok(None) };
+    let Some(text) = single(headers, IDEMPOTENCY_KEY)? else { return Ok(None) };
     let key = match text.strip_prefix('"') {
-        Some(quoted) => unquote(quoted).ok_or_else(|| refused(NAME, "is not a well-formed quoted string"))?,
+        Some(quoted) => {
+            unquote(quoted).ok_or_else(|| refused(IDEMPOTENCY_KEY, "is not a well-formed quoted string"))?
+        }
         None if is_visible(text) => text.to_owned(),
-        None => return Err(refused(NAME, "must be visible ASCII characters, without blanks unless it is quoted")),
+        None => {
+            return Err(refused(
+                IDEMPOTENCY_KEY,
+                "must be visible ASCII characters, without blanks unless it is quoted",
+            ));
+        }
     };
     if key.is_empty() || key.len() > KEY_CHARS_MAX {
-        return Err(refused(NAME, "must have 1 to 255 characters"));
+        return Err(refused(IDEMPOTENCY_KEY, "must have 1 to 255 characters"));
     }
     Ok(Some(key))
 }

@@ -146,7 +146,7 @@ impl Service {
             let interval = Duration::from_millis(config.retention.interval.0);
             tokio::spawn(retention::follow(retain, interval, app.closing()));
         }
-        let workers = config.server.workers.map_or_else(half_the_processors, usize::from);
+        let workers = config.server.workers.map_or_else(workers, usize::from);
         let grace = Duration::from_millis(config.server.shutdown_grace.0);
         let connections_max = super::files::connections(CONNECTIONS_MAX);
         let tls = config.server.tls.as_ref().map(|files| super::tls::serving(files, app.closing())).transpose()?;
@@ -246,10 +246,11 @@ fn advertised_url(config: &Config, addr: SocketAddr) -> String {
     format!("{scheme}://{}", SocketAddr::new(loopback, addr.port()))
 }
 
-/// The engine's threads have all of them; what they leave is enough for requests and answers, and threads that wake each
-/// other up cost more than they do.
-fn half_the_processors() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+/// The engine's threads have all processors; half as many are enough for requests and answers, and threads that wake each
+/// other up cost more than they do. A single one would get too small a share of a machine under overload, and who is to be
+/// refused at once would wait in front of it.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, |processors| processors.get().div_ceil(2).max(2))
 }
 
 fn limits(engine: &config::Engine, shards: u16) -> Limits {

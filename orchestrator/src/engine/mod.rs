@@ -84,6 +84,8 @@ pub struct Health {
     /// Why nothing can be committed at the moment.
     pub stalled: Option<String>,
     pub stopping: bool,
+    /// No start would be taken.
+    pub is_full: bool,
 }
 
 /// The way to the running engine; cheap to clone.
@@ -230,6 +232,12 @@ impl Engine {
     pub async fn stop(&self, grace: Duration) {
         let _ = self.requests.send(Request::Stop { grace }).await;
         let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+    }
+
+    /// Whether a start would be refused now. Costs next to nothing, and keeps nobody.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.health.read().expect("nothing panics while it holds this lock").is_full
     }
 
     async fn input(&self, saga: SagaId, input: Input) -> Answer {

@@ -37,6 +37,9 @@ use crate::{
     storage::{Store, StoreError},
 };
 
+/// Of those that came in, so many are taken before something else is.
+const REQUESTS_TOGETHER: usize = 256;
+
 #[derive(Debug)]
 struct Landed {
     saga: SagaId,
@@ -121,7 +124,7 @@ impl Shell {
     }
 
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut heard = Vec::with_capacity(256);
+        let mut heard = Vec::with_capacity(REQUESTS_TOGETHER);
         while self.phase != Phase::Stopped || self.commit.is_some() {
             let wake = self.sleep();
             tokio::select! {
@@ -136,12 +139,18 @@ impl Shell {
                 }
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
                 Some(looked_up) = self.look_ups.join_next() => self.looked_up(looked_up),
-                _ = requests.recv_many(&mut heard, 256) => {
-                    for request in heard.drain(..) {
-                        self.request(request);
-                    }
-                }
+                _ = requests.recv_many(&mut heard, REQUESTS_TOGETHER) => {}
                 () = tokio::time::sleep(wake) => {}
+            }
+            // Also when something else came first, which under load is always so: whether there is room for a start is to be
+            // known at once.
+            while heard.len() < REQUESTS_TOGETHER
+                && let Ok(request) = requests.try_recv()
+            {
+                heard.push(request);
+            }
+            for request in heard.drain(..) {
+                self.request(request);
             }
             self.parts.definitions.drain_new(|definition| self.writer.define(definition));
             let now = self.now();
@@ -400,6 +409,7 @@ impl Shell {
         let mut health = self.health.write().expect("nothing panics while it holds this lock");
         health.load = load;
         health.stopping = self.phase != Phase::Serving;
+        health.is_full = !health.stopping && !self.writer.has_room();
         if health.stalled.as_deref() != stalled {
             if let Some(reason) = stalled {
                 tracing::error!(reason, "commits do not get through; trying again");

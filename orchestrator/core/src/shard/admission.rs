@@ -19,6 +19,10 @@ const OF_USUAL: i64 = 2;
 /// So few sagas are never too many: two processors carry them out in a tenth of a second.
 const FEW: usize = 300;
 
+/// So many more than there were may come at once. Whatever comes on top of that is to wait until it is known how the first ones
+/// fare, as those who were accepted cannot be refused any more.
+pub(super) const BURST: usize = 700;
+
 /// While there are no more than this, the waits are the usual ones.
 const QUIET: usize = 64;
 
@@ -34,7 +38,7 @@ pub(super) struct Admission {
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { limit: usize::MAX, window_ends: Timestamp::default(), quickest: None, usual: 0 }
+        Self { limit: BURST, window_ends: Timestamp::default(), quickest: None, usual: 0 }
     }
 }
 
@@ -66,7 +70,7 @@ impl Admission {
             let fewer = (self.limit.min(active) as u64).saturating_mul(wanted) / found;
             usize::try_from(fewer).unwrap_or(usize::MAX).max(FEW)
         } else {
-            self.limit.saturating_add(self.limit / 16)
+            (self.limit.max(active).saturating_mul(5) / 4).min(active.saturating_mul(2).max(BURST))
         };
     }
 }
@@ -98,6 +102,17 @@ mod tests {
         let settled = settles_at(100, 0);
         assert!((375..=625).contains(&settled), "{settled} sagas, where 500 take 5 ms");
         assert_eq!(settles_at(1, 0), FEW);
+    }
+
+    #[test]
+    fn not_many_more_come_than_there_were_while_all_went_well() {
+        let mut admission = Admission::default();
+        assert!(admission.admits(BURST - 1) && !admission.admits(BURST));
+        for (at, active) in [(1_000, 5_000), (1_100, 5_000), (1_200, 5_000), (1_300, 5_000), (1_400, 5_000)] {
+            let now = Timestamp::from_micros(at * 1_000);
+            admission.acknowledged(now, active, now);
+        }
+        assert!(admission.admits(9_999) && !admission.admits(10_000));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl<R, A> Writer<R, A> {
             aftermaths.push(Aftermath { next, commands, reply });
         }
         let (appends, asked) = appended.into_iter().map(|pending| (pending.append, pending.asked)).unzip();
-        UnderWay { batch: Arc::new(self.fenced(transitions, appends)), aftermaths, asked }
+        UnderWay::new(self.fenced(transitions, appends), aftermaths, asked)
     }
 
     fn fenced(&self, transitions: Vec<Transition>, appends: Vec<Append>) -> Batch {
@@ -111,7 +111,7 @@ impl<R, A> Writer<R, A> {
     }
 
     fn apply(&mut self, done: UnderWay<R, A>, now: Timestamp) {
-        let UnderWay { batch, aftermaths, asked } = done;
+        let UnderWay { batch, aftermaths, asked, .. } = done;
         for (index, Aftermath { next, commands, reply }) in aftermaths.into_iter().enumerate() {
             let transition = &batch.transitions[index];
             let saga = transition.row.id;
@@ -174,7 +174,7 @@ impl<R, A> Writer<R, A> {
         if batch.batch.fences.iter().all(|fence| self.owns(fence.shard) == Some(fence.epoch)) {
             return Some(batch);
         }
-        let UnderWay { batch, aftermaths, asked } = batch;
+        let UnderWay { batch, aftermaths, asked, .. } = batch;
         let mut held = (Vec::new(), Vec::new());
         for (transition, aftermath) in batch.transitions.iter().zip(aftermaths) {
             if self.holds(transition.shard, &batch.fences) {
@@ -197,8 +197,7 @@ impl<R, A> Writer<R, A> {
         if held.0.is_empty() && appends.0.is_empty() {
             return None;
         }
-        let batch = Arc::new(self.fenced(held.0, appends.0));
-        Some(UnderWay { batch, aftermaths: held.1, asked: appends.1 })
+        Some(UnderWay::new(self.fenced(held.0, appends.0), held.1, appends.1))
     }
 
     fn answer_in_doubt(&mut self, batch: UnderWay<R, A>) {
@@ -218,7 +217,7 @@ impl<R, A> Writer<R, A> {
         if refused.len() > 1 {
             return self.halve(refused);
         }
-        let UnderWay { batch, aftermaths, asked } = refused;
+        let UnderWay { batch, aftermaths, asked, .. } = refused;
         for (append, asked) in batch.appends.iter().zip(asked) {
             self.refuse_append(append, asked, Refusal::Unwritable(reason.to_string()));
         }
@@ -230,15 +229,14 @@ impl<R, A> Writer<R, A> {
     /// The first half is tried first.
     fn halve(&mut self, refused: UnderWay<R, A>) {
         let middle = refused.len() / 2;
-        let UnderWay { batch, mut aftermaths, mut asked } = refused;
+        let UnderWay { batch, mut aftermaths, mut asked, .. } = refused;
         let (mut transitions, mut appends) = (batch.transitions.clone(), batch.appends.clone());
         let in_transitions = middle.min(transitions.len());
         let in_appends = middle - in_transitions;
         let later = (transitions.split_off(in_transitions), appends.split_off(in_appends));
         let later = (later, aftermaths.split_off(in_transitions), asked.split_off(in_appends));
         for ((transitions, appends), aftermaths, asked) in [later, ((transitions, appends), aftermaths, asked)] {
-            let batch = Arc::new(self.fenced(transitions, appends));
-            self.try_again(UnderWay { batch, aftermaths, asked });
+            self.try_again(UnderWay::new(self.fenced(transitions, appends), aftermaths, asked));
         }
     }
 

@@ -76,6 +76,8 @@ pub(super) struct UnderWay<R, A> {
     pub aftermaths: Vec<Aftermath<R>>,
     /// By index of the batch's appends.
     pub asked: Vec<Vec<Asked<A>>>,
+    /// How many sagas it creates.
+    pub beginning: usize,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,11 @@ impl<R, A> Commits<R, A> {
             + self.unhurried.len()
             + self.appends.len()
             + self.again.iter().map(UnderWay::len).sum::<usize>()
+    }
+
+    /// Sagas whose first commit is under way.
+    pub fn beginning(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |under_way| under_way.beginning)
     }
 
     /// When the next commit can begin that does not follow from an input or the end of another.
@@ -179,6 +186,11 @@ impl<R, A> Commits<R, A> {
 }
 
 impl<R, A> UnderWay<R, A> {
+    pub fn new(batch: Batch, aftermaths: Vec<Aftermath<R>>, asked: Vec<Vec<Asked<A>>>) -> Self {
+        let beginning = batch.transitions.iter().filter(|transition| transition.creates()).count();
+        Self { batch: Arc::new(batch), aftermaths, asked, beginning }
+    }
+
     pub fn len(&self) -> usize {
         self.aftermaths.len() + self.asked.len()
     }

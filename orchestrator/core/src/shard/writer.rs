@@ -303,11 +303,11 @@ impl<R, A> Writer<R, A> {
             && self.commits.stalled().is_none()
     }
 
-    /// Calls in flight and what waits for a commit while nothing of it is called: sagas that wait for something else are no
-    /// load.
+    /// Calls in flight, what waits for a commit while nothing of it is called, and sagas that are being begun: those that wait
+    /// for something else are no load.
     pub(super) fn active(&self) -> usize {
         let calls: usize = self.owned.values().map(|owned| owned.calls.len()).sum();
-        calls + self.commits.queued() - self.commits.unhurried.len()
+        calls + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
     }
 
     /// Begins a saga. `reply` is answered when its first events are durable.

@@ -12,7 +12,7 @@ use super::{
         request::RequestContext,
     },
     described::{StartHeaders, StartProblems, Started},
-    starting::{Ask, asked_in_headers, start},
+    starting::{Ask, StartBody, asked_in_headers, start},
 };
 use crate::{access::scope::Scope, app::App, events::stream_name::StreamName};
 
@@ -52,7 +52,7 @@ pub async fn handle(
     context: RequestContext,
     req: HttpRequest,
     definition: web::Path<String>,
-    body: JsonBody,
+    StartBody(body): StartBody,
 ) -> Result<HttpResponse, Problem> {
     let mut params = Params::of(&req);
     let version = params.version();
@@ -207,18 +207,32 @@ mod tests {
         assert_eq!(server.get("/sagas").await.body["items"].as_array().map(Vec::len), Some(1));
     }
 
+    /// Posts a body until it is answered with a status: what the engine has room for is told with a little delay.
+    async fn until_answered(server: &TestServer, body: &'static str, status: u16) -> Reply {
+        for _ in 0..2000 {
+            let reply = server.send(server.request(Method::POST, "/sagas/note").body(body)).await;
+            if reply.status == status {
+                return reply;
+            }
+        }
+        panic!("{body} was never answered {status}");
+    }
+
     #[actix_web::test]
     async fn overload_is_refused_before_anything_is_accepted() {
         let server = TestServer::with_limits(1, 1000).await;
         server.participants.hold("publish:action");
-        let running = server.start_note().await;
+        let running = keyed(&server, "k", json!({}), "respond-async").await;
+        assert_eq!(running.status, 202);
         let refused = server.post("/sagas/note", &json!({})).await;
         refused.problem(503, "overloaded");
         assert_eq!(refused.header("retry-after"), "1");
         assert_eq!(server.get("/sagas").await.body["items"].as_array().map(Vec::len), Some(1));
+        until_answered(&server, "{ what it says is not even read", 503).await.problem(503, "overloaded");
+        assert_eq!(keyed(&server, "k", json!({}), "respond-async").await.header("idempotent-replayed"), "true");
         server.participants.release("publish:action");
-        server.until(&running, "completed").await;
-        assert_eq!(server.post("/sagas/note", &json!({})).await.status, 201);
+        server.until(running.id(), "completed").await;
+        until_answered(&server, "{}", 201).await;
     }
 
     #[actix_web::test]

@@ -10,14 +10,14 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
-        body::{JsonBody, form, given},
+        body::{form, given},
         params::Params,
         problem::{Code, Problem},
         request::RequestContext,
         words::SagaMode,
     },
     described::{StartHeaders, StartProblems, Started},
-    starting::{Ask, asked_in_headers, start},
+    starting::{Ask, StartBody, asked_in_headers, start},
 };
 use crate::{access::scope::Scope, app::App, events::stream_name::StreamName};
 
@@ -78,7 +78,7 @@ pub async fn handle(
     app: web::Data<App>,
     context: RequestContext,
     req: HttpRequest,
-    body: JsonBody,
+    StartBody(body): StartBody,
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let (key, prefer) = asked_in_headers(&req)?;

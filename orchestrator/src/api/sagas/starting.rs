@@ -5,7 +5,8 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header, web};
+use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
 use skald_core::{
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
+        body::{JsonBody, Received},
         headers::{self, Prefer},
         problem::{Code, FieldProblem, Problem},
         refusal,
@@ -47,6 +49,29 @@ pub struct Ask {
     pub from: Option<StreamName>,
     pub key: Option<String>,
     pub prefer: Prefer,
+}
+
+/// The body of a start. While there is no room for one, it is not even read for what it says, so that those who are refused
+/// take next to nothing from those who are not. A start with a key may have been carried out before, and is looked at.
+#[derive(Debug)]
+pub struct StartBody(pub JsonBody);
+
+impl FromRequest for StartBody {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Self::Error>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let received = Received::from_request(req, payload);
+        let app = req.app_data::<web::Data<App>>().cloned();
+        let is_keyed = headers::has_idempotency_key(req.headers());
+        Box::pin(async move {
+            let received = received.await?;
+            if !is_keyed && app.is_some_and(|app| app.engine().is_full()) {
+                return Err(refusal::of_start(Refusal::Overloaded).into());
+            }
+            Ok(Self(received.json()?))
+        })
+    }
 }
 
 /// How a start was answered for.

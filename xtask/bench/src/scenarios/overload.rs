@@ -9,15 +9,13 @@ use clap::Args;
 use super::{Findings, Scene, arrivals::Door};
 use crate::load::Load;
 
-/// With so many times the clients a little more is carried out, and each waits longer: the most that is not overload.
-const SATURATION: usize = 4;
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// That show the capacity, in a closed loop
-    #[arg(long, default_value_t = 64)]
+    /// That show the capacity, in a closed loop: so many that no more would get more carried out
+    #[arg(long, default_value_t = 256)]
     clients: usize,
     /// Arrivals, as a multiple of the capacity
     #[arg(long, default_value_t = 2.0)]
@@ -39,9 +37,6 @@ pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findin
     let capacity_per_s = capacity.checkouts_per_s.median;
     findings.note("capacity_per_s", capacity_per_s);
     findings.note("capacity_p99_ms", capacity.latency.p99_ms);
-    let saturated = scene.measure(Load::completing(SATURATION * options.clients, lasts)).await?;
-    findings.note("saturated_per_s", saturated.checkouts_per_s.median);
-    findings.note("saturated_p99_ms", saturated.latency.p99_ms);
 
     let door = Door::of(scene.world.skald(scene.database).checkouts()?);
     let arrived = door.take(capacity_per_s * options.factor, lasts).await?;
@@ -53,7 +48,6 @@ pub async fn run(options: &Options, scene: &mut Scene<'_>, findings: &mut Findin
     findings.note_spread("accepted", arrived.accepted.spread());
     if let Some(accepted) = arrived.accepted.spread() {
         findings.note("accepted_p99_to_capacity_p99", accepted.p99_ms / capacity.latency.p99_ms);
-        findings.note("accepted_p99_to_saturated_p99", accepted.p99_ms / saturated.latency.p99_ms);
     }
     let recovered = recovered(&door, Duration::from_secs_f64(capacity.latency.p99_ms / 1000.0)).await?;
     findings.note("recovered_after_s", recovered.as_secs_f64());

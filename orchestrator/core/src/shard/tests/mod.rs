@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use self::{appends::AppendAsk, replica::Replica, store::Store};
+use super::admission::BURST;
 use crate::{
     decide::tests::{
         TAKEOVERS_MAX,
@@ -261,6 +262,18 @@ fn no_start_is_taken_beyond_what_fits() {
     assert_eq!(replica.refusals, [Refusal::Overloaded, Refusal::Overloaded]);
     replica.heal();
     assert_eq!(replica.acknowledged.len(), 3);
+}
+
+/// Those whose first commit is under way among them.
+#[test]
+fn no_more_starts_are_taken_at_once_than_are_known_to_fare_well() {
+    let mut replica = Replica::with_room_for(10_000);
+    for _ in 0..=BURST {
+        replica.happen(&Happening::Start { key: None });
+    }
+    assert_eq!(replica.refusals, [Refusal::Overloaded]);
+    replica.heal();
+    assert_eq!(replica.acknowledged.len(), BURST);
 }
 
 #[test]
