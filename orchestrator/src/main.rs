@@ -19,6 +19,7 @@ mod metrics;
 mod neighbours;
 mod personal;
 mod retention;
+mod rfc3339;
 mod signature;
 mod spans;
 mod storage;

@@ -8,17 +8,17 @@ pub mod upcast;
 
 use alloc::{
     borrow::ToOwned,
-    boxed::Box,
     string::{String, ToString},
     sync::Arc,
     vec::Vec,
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use crate::{
     ids::{Epoch, Operation, SagaId, Shard},
+    json::Document,
     time::{Millis, Timestamp},
 };
 
@@ -58,6 +58,23 @@ pub struct Recorded {
     pub event: Event,
 }
 
+/// An event as whoever folds a stream needs it, read back or still in the commit that wrote it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fact<'s> {
+    pub stream: SagaId,
+    pub version: u64,
+    pub epoch: Epoch,
+    pub occurred_at: Timestamp,
+    pub event: &'s Event,
+}
+
+impl<'s> From<&'s Recorded> for Fact<'s> {
+    fn from(recorded: &'s Recorded) -> Self {
+        let Recorded { stream, version, epoch, occurred_at, ref event, .. } = *recorded;
+        Self { stream, version, epoch, occurred_at, event }
+    }
+}
+
 /// Declares [`Event`] with one struct per kind, so that a kind's name is written once.
 macro_rules! events {
     ($($(#[$doc:meta])* $kind:ident { $($(#[$attr:meta])* $field:ident : $type:ty),* $(,)? })*) => {
@@ -82,8 +99,15 @@ macro_rules! events {
             /// The fields as JSON text, for storage, in the form [`Event::schema_version`].
             #[must_use]
             pub fn data(&self) -> String {
-                match self { $(Self::$kind(fields) => serde_json::to_string(fields)),* }
-                    .expect("events have string keys and finite numbers only")
+                let mut text = Vec::new();
+                self.write_data(&mut text);
+                String::from_utf8(text).expect("JSON is text")
+            }
+
+            /// Writes [`Event::data`] behind what is there.
+            pub fn write_data(&self, text: &mut Vec<u8>) {
+                match self { $(Self::$kind(fields) => serde_json::to_writer(text, fields)),* }
+                    .expect("events have string keys and finite numbers only");
             }
 
             /// Reads a stored event, in whichever form it was written.
@@ -127,7 +151,7 @@ events! {
         definition_version: u32,
         definition_hash: String,
         mode: Mode,
-        input: Box<RawValue>,
+        input: Document,
         correlation_id: String,
         /// Whose personal data the saga holds, as a keyed hash; only where the definition says that it holds some. Since
         /// version 2.

@@ -1,10 +1,10 @@
 //! Identities: sagas, the shard each lies in, and the key under which a participant knows a call.
 
-use alloc::{format, string::String};
+use alloc::string::String;
 use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use crate::time::Timestamp;
 
@@ -111,7 +111,8 @@ impl fmt::Display for Operation {
 /// The idempotency key of one operation, the same on every attempt: `<saga>:<step>:<action|compensation>`.
 #[must_use]
 pub fn call_key(saga: SagaId, step: &str, operation: Operation) -> String {
-    format!("{saga}:{step}:{operation}")
+    let mut id = [0; Hyphenated::LENGTH];
+    [saga.as_uuid().hyphenated().encode_lower(&mut id), ":", step, ":", operation.as_str()].concat()
 }
 
 #[cfg(test)]

@@ -5,14 +5,19 @@
 
 use alloc::{
     borrow::ToOwned,
+    boxed::Box,
     format,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use core::{cell::RefCell, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde::{
+    Deserialize, Serialize, Serializer,
+    de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value, map::Entry, value::RawValue};
 
 /// Nested lists and objects in any document that Skald reads or makes.
 pub const DEPTH_MAX: usize = 64;
@@ -33,6 +38,56 @@ pub struct JsonProblem {
     pub place: String,
     /// What is wrong, with line and column where they are known.
     pub reason: String,
+}
+
+/// A JSON document: its text, as it came, and what it says. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Document {
+    text: Arc<RawValue>,
+    value: Arc<Value>,
+}
+
+impl Document {
+    /// `value` is what the text says.
+    #[must_use]
+    pub fn new(text: Box<RawValue>, value: Value) -> Self {
+        Self { text: text.into(), value: Arc::new(value) }
+    }
+
+    #[must_use]
+    pub fn text(&self) -> &RawValue {
+        &self.text
+    }
+
+    #[must_use]
+    pub const fn value(&self) -> &Arc<Value> {
+        &self.value
+    }
+
+    #[must_use]
+    pub fn into_parts(self) -> (Arc<RawValue>, Value) {
+        (self.text, Arc::unwrap_or_clone(self.value))
+    }
+}
+
+impl From<Value> for Document {
+    fn from(value: Value) -> Self {
+        Self::new(serde_json::value::to_raw_value(&value).expect("JSON has string keys"), value)
+    }
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let value = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self::new(text, value))
+    }
 }
 
 /// Reads a whole JSON document.
@@ -253,13 +308,17 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         let mut object = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
             without_nul(&key)?;
-            if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key `{key}` occurs twice")));
-            }
-            path.borrow_mut().push(Step::Key(key.clone()));
+            path.borrow_mut().push(Step::Key(key));
             let value = fields.next_value_seed(ValueSeed { strict: self.strict })?;
-            path.borrow_mut().pop();
-            object.insert(key, value);
+            let Some(Step::Key(key)) = path.borrow_mut().pop() else {
+                unreachable!("each takes away what it put there")
+            };
+            match object.entry(key) {
+                Entry::Vacant(entry) => entry.insert(value),
+                Entry::Occupied(entry) => {
+                    return Err(A::Error::custom(format!("the key `{}` occurs twice", entry.key())));
+                }
+            };
         }
         Ok(Value::Object(object))
     }

@@ -45,7 +45,7 @@ use serde_json::Value;
 pub use self::step::{Flight, StepState, StepStatus, Wait, Work};
 use crate::{
     definition::Definition,
-    event::{Event, Mode, Recorded, SagaStarted},
+    event::{Event, Fact, Mode, Recorded, SagaStarted},
     ids::{Epoch, Operation, SagaId},
     time::Timestamp,
 };
@@ -210,7 +210,7 @@ impl SagaState {
     ///
     /// # Errors
     ///
-    /// When the definition is not the one the saga is pinned to, or the input is not JSON.
+    /// When the definition is not the one the saga is pinned to.
     pub fn started(
         definition: &Definition,
         id: SagaId,
@@ -225,7 +225,6 @@ impl SagaState {
                 hash: started.definition_hash.clone(),
             });
         }
-        let input = serde_json::from_str(started.input.get()).map_err(|_| BadStream::NoStart)?;
         let step = |step: &crate::definition::Step| StepState {
             id: Arc::from(step.id.as_str()),
             status: StepStatus::Pending,
@@ -244,7 +243,7 @@ impl SagaState {
             status: Status::Running,
             phase: Phase::Forward,
             failure: None,
-            input: Arc::new(input),
+            input: Arc::clone(started.input.value()),
             output: None,
             correlation_id: Arc::from(started.correlation_id.as_str()),
             traceparent: started.traceparent.as_deref().map(Arc::from),
@@ -272,7 +271,7 @@ impl SagaState {
     ///
     /// When the stream is not whole, or not of this definition.
     pub fn fold(definition: &Definition, stream: &[Recorded], owner: Option<Epoch>) -> Result<Self, BadStream> {
-        Self::replay(definition, stream, owner, |_, _| {})
+        Self::replay(definition, stream.iter().map(Fact::from), owner, |_, _| {})
     }
 
     /// [`SagaState::fold`] that shows each event, with the state right after it.
@@ -282,28 +281,28 @@ impl SagaState {
     /// As for a fold.
     pub fn replay<'s>(
         definition: &Definition,
-        stream: &'s [Recorded],
+        stream: impl IntoIterator<Item = Fact<'s>>,
         owner: Option<Epoch>,
-        mut see: impl FnMut(&Self, &'s Recorded),
+        mut see: impl FnMut(&Self, Fact<'s>),
     ) -> Result<Self, BadStream> {
-        let Some((Recorded { event: Event::SagaStarted(started), version: 1, .. }, rest)) = stream.split_first() else {
+        let mut stream = stream.into_iter();
+        let Some(first @ Fact { event: Event::SagaStarted(started), version: 1, .. }) = stream.next() else {
             return Err(BadStream::NoStart);
         };
-        let first = &stream[0];
         let mut state = Self::started(definition, first.stream, started, first.occurred_at)?;
         see(&state, first);
-        for recorded in rest {
+        for fact in stream {
             let expected = state.version + 1;
-            if recorded.version != expected {
-                return Err(BadStream::Gap { expected, found: recorded.version });
+            if fact.version != expected {
+                return Err(BadStream::Gap { expected, found: fact.version });
             }
-            state.evolve(definition, &recorded.event, recorded.occurred_at)?;
-            if may_have_been_called(recorded.epoch, owner) {
-                for step in recorded.event.intents() {
+            state.evolve(definition, fact.event, fact.occurred_at)?;
+            if may_have_been_called(fact.epoch, owner) {
+                for step in fact.event.intents() {
                     state.step_mut(step)?.work.reached = true;
                 }
             }
-            see(&state, recorded);
+            see(&state, fact);
         }
         Ok(state)
     }

@@ -170,7 +170,7 @@ fn a_saga_of_the_first_form_is_about_nobody_in_particular() {
             "input": {"total": 1}, "correlation_id": "c", "subject": "p-1",
         });
         match Event::parse("SagaStarted", version, &data.to_string()).unwrap() {
-            Event::SagaStarted(started) => (started.subject, started.input.get().to_owned()),
+            Event::SagaStarted(started) => (started.subject, started.input.text().get().to_owned()),
             other => panic!("{other:?}"),
         }
     };

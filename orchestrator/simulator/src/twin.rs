@@ -13,7 +13,7 @@ use skald_core::{
     classify::{Answer, Body, CallReport, CallResult},
     decide::{self, Command, Input, Invoke, Start},
     definition::Definition,
-    event::{Event, Mode, Recorded},
+    event::{Event, Fact, Mode, Recorded},
     ids::Operation,
     state::{SagaState, StepStatus},
     time::Millis,
@@ -31,8 +31,8 @@ pub fn of(definition: &Definition, stream: &[Recorded]) -> Option<Result<SagaSta
     }
     let mut twin = Twin::start(definition, stream)?;
     let mut lacking = None;
-    let folded = SagaState::replay(definition, stream, None, |state, recorded| {
-        let took = twin.take_in(state, &recorded.event);
+    let folded = SagaState::replay(definition, stream.iter().map(Fact::from), None, |state, fact| {
+        let took = twin.take_in(state, fact.event);
         lacking = lacking.take().or(took.err());
     });
     match (folded, lacking) {

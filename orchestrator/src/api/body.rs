@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future::LocalBoxFuture};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
-use skald_core::json::{DEPTH_MAX, Limits, parse_strict};
+use skald_core::json::{DEPTH_MAX, Document, Limits, parse_strict};
 
 use super::problem::{Code, FieldProblem, Problem};
 use crate::app::App;
@@ -29,12 +29,9 @@ pub struct Received {
     pub media_type: Option<String>,
 }
 
-/// A JSON body that was checked: the bytes as received and what they mean.
+/// A JSON body that was checked.
 #[derive(Debug)]
-pub struct JsonBody {
-    pub raw: Box<RawValue>,
-    pub value: Value,
-}
+pub struct JsonBody(pub Document);
 
 /// A JSON body of a known form.
 #[derive(Debug)]
@@ -57,7 +54,7 @@ impl FromRequest for JsonBody {
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let received = Received::from_request(req, payload);
-        Box::pin(async move { Ok(received.await?.json()?) })
+        Box::pin(async move { Ok(Self(received.await?.json()?)) })
     }
 }
 
@@ -67,7 +64,7 @@ impl Received {
     /// # Errors
     ///
     /// When it is not, or not such as can be kept.
-    pub fn json(self) -> Result<JsonBody, Problem> {
+    pub fn json(self) -> Result<Document, Problem> {
         if let Some(kind) = &self.media_type
             && !is_json(kind)
         {
@@ -80,7 +77,7 @@ impl Received {
         let text = std::str::from_utf8(&self.bytes).expect("what was parsed is UTF-8");
         let raw = RawValue::from_string(text.trim_ascii().to_owned())
             .map_err(|error| Problem::in_field(Code::InvalidJson, "", error.to_string()))?;
-        Ok(JsonBody { raw, value })
+        Ok(Document::new(raw, value))
     }
 }
 
@@ -90,7 +87,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Form<T> {
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let body = JsonBody::from_request(req, payload);
-        Box::pin(async move { Ok(Self(form(body.await?.value)?)) })
+        Box::pin(async move { Ok(Self(form(body.await?.0.into_parts().1)?)) })
     }
 }
 
@@ -248,7 +245,7 @@ mod tests {
     fn an_input_keeps_its_bytes_but_not_the_blanks_around_it() {
         let received = |text: &str| Received { bytes: Bytes::copy_from_slice(text.as_bytes()), media_type: None };
         let body = received(" \n{\"b\": 1.50,  \"a\":2}\r\n").json().unwrap();
-        assert_eq!(body.raw.get(), "{\"b\": 1.50,  \"a\":2}");
+        assert_eq!(body.text().get(), "{\"b\": 1.50,  \"a\":2}");
         assert_eq!(received("").json().unwrap_err().code(), Code::InvalidJson);
     }
 }

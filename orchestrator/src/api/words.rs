@@ -1,13 +1,14 @@
 //! The API's words for states and times. They are the core's, written so that a client's generator makes one type of
 //! each; the matches are exhaustive, so a new word of the core is a decision here.
 
-use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize, Serializer};
 use skald_core::{event, ids, state, time::Timestamp};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type},
 };
+
+use crate::rfc3339;
 
 /// Declares an enum of the API that mirrors one of the core.
 macro_rules! mirrored {
@@ -88,17 +89,22 @@ impl From<Timestamp> for Moment {
     }
 }
 
+impl Moment {
+    fn text(self) -> rfc3339::Text {
+        // Engine time is far from where the calendar ends; past it, the epoch.
+        rfc3339::micros(self.0).or_else(|| rfc3339::micros(Timestamp::default())).expect("the epoch has a text")
+    }
+}
+
 impl std::fmt::Display for Moment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Engine time is far from where this calendar ends; past it, the epoch.
-        let time = DateTime::from_timestamp_micros(self.0.as_micros()).unwrap_or_default();
-        f.write_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
+        f.write_str(&self.text())
     }
 }
 
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&self.text())
     }
 }
 

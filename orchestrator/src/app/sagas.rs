@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use skald_core::{
     definition::Definition,
-    event::{Event, Recorded},
+    event::{Event, Fact, Recorded},
     ids::SagaId,
     state::SagaRow,
 };
 
 use super::App;
-use crate::api::{
-    problem::{Code, Problem},
-    view::Saga,
+use crate::{
+    api::{
+        problem::{Code, Problem},
+        view::Saga,
+    },
+    engine::History,
 };
 
 impl App {
@@ -23,7 +26,7 @@ impl App {
     /// When there is none, or it cannot be read.
     pub async fn saga(&self, id: SagaId) -> Result<Saga, Problem> {
         let (definition, stream) = self.saga_stream(id).await?;
-        self.shown(&definition, &stream).await
+        self.shown(&definition, stream.iter().map(Fact::from)).await
     }
 
     /// A saga whose whole stream is at hand.
@@ -31,9 +34,9 @@ impl App {
     /// # Errors
     ///
     /// As [`App::saga`].
-    pub async fn saga_of(&self, id: SagaId, stream: &[Recorded]) -> Result<Saga, Problem> {
-        let definition = self.pinned(id, stream).await?;
-        self.shown(&definition, stream).await
+    pub async fn saga_of(&self, id: SagaId, history: &History) -> Result<Saga, Problem> {
+        let definition = self.pinned(id, history.facts().next()).await?;
+        self.shown(&definition, history.facts()).await
     }
 
     /// A saga's whole stream, and what it is pinned to.
@@ -44,11 +47,11 @@ impl App {
     pub async fn saga_stream(&self, id: SagaId) -> Result<(Arc<Definition>, Vec<Recorded>), Problem> {
         let stream = self.read(|store| async move { store.streams(&[id]).await }).await?.pop();
         let Some(stream) = stream else { return Err(self.no_saga(id).await) };
-        Ok((self.pinned(id, &stream).await?, stream))
+        Ok((self.pinned(id, stream.first().map(Fact::from)).await?, stream))
     }
 
-    async fn pinned(&self, id: SagaId, stream: &[Recorded]) -> Result<Arc<Definition>, Problem> {
-        let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {
+    async fn pinned(&self, id: SagaId, first: Option<Fact<'_>>) -> Result<Arc<Definition>, Problem> {
+        let Some(Event::SagaStarted(started)) = first.map(|first| first.event) else {
             return Err(Problem::internal(format_args!("the stream of {id} does not begin with SagaStarted")));
         };
         let definition = self.definition(&started.definition, Some(started.definition_version)).await;

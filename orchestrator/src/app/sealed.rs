@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skald_core::{
     definition::Definition,
-    event::{Event, Recorded},
+    event::{Event, Fact, Recorded},
     ids::SagaId,
 };
 
@@ -23,9 +23,13 @@ impl App {
     /// # Errors
     ///
     /// When the stream cannot be folded, or the keys cannot be read.
-    pub async fn shown(&self, definition: &Definition, stream: &[Recorded]) -> Result<Saga, Problem> {
-        let mut saga = saga_view(definition, stream).map_err(Problem::internal)?;
-        if let Some(subject) = subject(stream) {
+    pub async fn shown<'s>(
+        &self,
+        definition: &Definition,
+        stream: impl IntoIterator<Item = Fact<'s>>,
+    ) -> Result<Saga, Problem> {
+        let (mut saga, subject) = saga_view(definition, stream).map_err(Problem::internal)?;
+        if let Some(subject) = subject {
             let (sealing, tokens) = (Arc::clone(&self.parts.sealing), view::tokens(&saga));
             let opened = self.read(|_| async move { sealing.open(&tokens, &subject).await }).await?;
             view::show(&mut saga, &opened);

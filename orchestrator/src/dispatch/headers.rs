@@ -23,7 +23,6 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat};
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap,
     HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
@@ -32,11 +31,10 @@ use skald_core::{
     decide::Invoke,
     ids::{Operation, call_key},
     state::Outcome,
-    time::Timestamp,
 };
 
 use super::{CallbackTokens, trace::TraceParent};
-use crate::signature;
+use crate::{rfc3339, signature};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static SAGA_ID: HeaderName = HeaderName::from_static("saga-id");
@@ -117,24 +115,24 @@ pub fn of_call(
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("skald/", env!("CARGO_PKG_VERSION"))));
 
-    headers.insert(&IDEMPOTENCY_KEY, quoted(&IDEMPOTENCY_KEY, &invoke.key)?);
+    let mut values = Values { text: String::with_capacity(512), ends: Vec::with_capacity(12) };
+    values.add_quoted(&IDEMPOTENCY_KEY, &invoke.key);
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    headers.insert(&SAGA_ID, text(&SAGA_ID, invoke.saga.as_uuid().hyphenated().encode_lower(&mut id))?);
-    headers.insert(&SAGA_STEP, text(&SAGA_STEP, &invoke.step)?);
-    headers.insert(&SAGA_OPERATION, HeaderValue::from_static(invoke.operation.as_str()));
-    headers.insert(&SAGA_ATTEMPT, HeaderValue::from(invoke.attempt));
-    if let Some(deadline) = invoke.deadline_at.and_then(rfc3339) {
-        headers.insert(&SAGA_DEADLINE, text(&SAGA_DEADLINE, &deadline)?);
+    values.add(&SAGA_ID, invoke.saga.as_uuid().hyphenated().encode_lower(&mut id));
+    values.add(&SAGA_STEP, &invoke.step);
+    values.add(&SAGA_OPERATION, invoke.operation.as_str());
+    values.add(&SAGA_ATTEMPT, &invoke.attempt.to_string());
+    if let Some(deadline) = invoke.deadline_at.and_then(rfc3339::millis) {
+        values.add(&SAGA_DEADLINE, &deadline);
     }
-    let token = tokens.issue(&invoke.key);
-    headers.insert(&SAGA_CALLBACK_TOKEN, HeaderValue::from_bytes(&token).expect("hexadecimal digits"));
-    headers.insert(&CORRELATION_ID, text(&CORRELATION_ID, &invoke.correlation_id)?);
-    headers.insert(&TRACEPARENT, text(&TRACEPARENT, trace.as_str())?);
+    values.add(&SAGA_CALLBACK_TOKEN, std::str::from_utf8(&tokens.issue(&invoke.key)).expect("hexadecimal digits"));
+    values.add(&CORRELATION_ID, &invoke.correlation_id);
+    values.add(&TRACEPARENT, trace.as_str());
     if let Some(outcome) = invoke.compensates {
-        let action = call_key(invoke.saga, &invoke.step, Operation::Action);
-        headers.insert(&SAGA_COMPENSATES, quoted(&SAGA_COMPENSATES, &action)?);
-        headers.insert(&SAGA_OUTCOME, HeaderValue::from_static(outcome_text(outcome)));
+        values.add_quoted(&SAGA_COMPENSATES, &call_key(invoke.saga, &invoke.step, Operation::Action));
+        values.add(&SAGA_OUTCOME, outcome_text(outcome));
     }
+    values.put_into(&mut headers)?;
     if let Some((name, value)) = secret {
         headers.insert(name, value.clone());
     }
@@ -150,27 +148,43 @@ const fn outcome_text(outcome: Outcome) -> &'static str {
     }
 }
 
-fn text(name: &HeaderName, value: &str) -> Result<HeaderValue, Unsendable> {
-    HeaderValue::from_str(value).map_err(|_| Unsendable(name.to_string()))
+/// Values made for one call, which share one piece of memory.
+struct Values {
+    text: String,
+    /// Where each ends, in order.
+    ends: Vec<(&'static HeaderName, usize)>,
 }
 
-/// A structured field's string: printable ASCII, with quotes and backslashes escaped.
-fn quoted(name: &HeaderName, value: &str) -> Result<HeaderValue, Unsendable> {
-    if value.bytes().any(|byte| !(b' '..=b'~').contains(&byte)) {
-        return Err(Unsendable(name.to_string()));
+impl Values {
+    fn add(&mut self, name: &'static HeaderName, value: &str) {
+        self.text.push_str(value);
+        self.ends.push((name, self.text.len()));
     }
-    let mut quoted = Vec::with_capacity(value.len() + 2);
-    quoted.push(b'"');
-    for byte in value.bytes() {
-        if matches!(byte, b'"' | b'\\') {
-            quoted.push(b'\\');
+
+    /// As a structured field's string, with quotes and backslashes escaped.
+    fn add_quoted(&mut self, name: &'static HeaderName, value: &str) {
+        self.text.push('"');
+        for character in value.chars() {
+            if matches!(character, '"' | '\\') {
+                self.text.push('\\');
+            }
+            self.text.push(character);
         }
-        quoted.push(byte);
+        self.add(name, "\"");
     }
-    quoted.push(b'"');
-    HeaderValue::from_maybe_shared(Bytes::from(quoted)).map_err(|_| Unsendable(name.to_string()))
-}
 
-fn rfc3339(at: Timestamp) -> Option<String> {
-    Some(DateTime::from_timestamp_micros(at.as_micros())?.to_rfc3339_opts(SecondsFormat::Millis, true))
+    fn put_into(self, headers: &mut HeaderMap) -> Result<(), Unsendable> {
+        let text = Bytes::from(self.text);
+        let mut from = 0;
+        for (name, to) in self.ends {
+            let value = text.slice(from..to);
+            let unsendable = || Unsendable(name.to_string());
+            if !value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
+                return Err(unsendable());
+            }
+            headers.insert(name, HeaderValue::from_maybe_shared(value).map_err(|_| unsendable())?);
+            from = to;
+        }
+        Ok(())
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Request,
-    header::{LOCATION, RETRY_AFTER},
+    header::{HOST, LOCATION, RETRY_AFTER},
 };
 use skald_core::{
     classify::{Answer, Body, CallResult},
@@ -148,6 +148,7 @@ impl Participant {
         if let Some(signer) = &self.signer {
             signer.sign(&mut headers, &invoke.key, context.clock.now(), &bytes);
         }
+        headers.insert(HOST, base.host().clone());
         let (body, sending) = outgoing(bytes, when_empty, term);
         let mut request = Request::new(body);
         *request.method_mut() = method;

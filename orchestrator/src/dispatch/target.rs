@@ -5,7 +5,7 @@
 //! may go to another of the participant's base URLs. A `Location` outside the base's path prefix leads up with `..`.
 
 use http::{
-    Uri,
+    HeaderValue, Uri,
     uri::{Authority, Scheme},
 };
 use reqwest::Url;
@@ -17,6 +17,7 @@ pub struct Base {
     url: Url,
     scheme: Scheme,
     authority: Authority,
+    host: HeaderValue,
     /// The path prefix; empty or with a slash in front and none at the end.
     prefix: String,
 }
@@ -27,8 +28,16 @@ impl Base {
     /// When it cannot be put into a request.
     pub fn new(url: Url) -> Result<Self, http::Error> {
         let (scheme, authority) = (url.scheme().parse()?, url.authority().parse()?);
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let host = [url.host_str().unwrap_or_default(), &port].concat().try_into()?;
         let prefix = url.path().trim_end_matches('/').to_owned();
-        Ok(Self { url, scheme, authority, prefix })
+        Ok(Self { url, scheme, authority, host, prefix })
+    }
+
+    /// What a request says in `Host`.
+    #[must_use]
+    pub const fn host(&self) -> &HeaderValue {
+        &self.host
     }
 
     /// The URL of `path` on this base.
@@ -185,6 +194,20 @@ mod tests {
             let base = base("http://catalog:8081");
             let requested = base.uri("/stock", Purpose::Attempt).unwrap();
             assert_eq!(base.location(&requested, location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_said_as_a_url_parser_reads_it() {
+        for (url, host) in [
+            ("http://catalog", "catalog"),
+            ("http://catalog:80/v1", "catalog"),
+            ("https://catalog:443", "catalog"),
+            ("https://Catalog:80", "catalog:80"),
+            ("http://user:secret@catalog:8081", "catalog:8081"),
+            ("http://[::1]:8081", "[::1]:8081"),
+        ] {
+            assert_eq!(base(url).host(), host, "{url}");
         }
     }
 }

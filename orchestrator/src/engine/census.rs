@@ -17,6 +17,8 @@ pub(super) struct Census {
     /// Shards of the database.
     shards: u16,
     unfinished: HashMap<Shard, Counts>,
+    /// Of all owned shards.
+    in_all: Counts,
     parked: BTreeMap<SagaId, Mode>,
 }
 
@@ -34,6 +36,14 @@ impl Counts {
         }
     }
 
+    /// After one part of it went from `before` to `after`.
+    const fn changed(self, before: Self, after: Self) -> Self {
+        Self {
+            orchestrated: self.orchestrated - before.orchestrated + after.orchestrated,
+            choreographed: self.choreographed - before.choreographed + after.choreographed,
+        }
+    }
+
     const fn of(&mut self, mode: Mode) -> &mut usize {
         match mode {
             Mode::Orchestrated => &mut self.orchestrated,
@@ -44,7 +54,7 @@ impl Counts {
 
 impl Census {
     pub fn new(shards: u16) -> Self {
-        Self { shards, unfinished: HashMap::new(), parked: BTreeMap::new() }
+        Self { shards, unfinished: HashMap::new(), in_all: Counts::default(), parked: BTreeMap::new() }
     }
 
     /// The shard is owned from now on, with all that is unfinished in it.
@@ -56,12 +66,16 @@ impl Census {
                 self.parked.insert(saga.id, saga.mode);
             }
         }
-        self.unfinished.insert(shard, counts);
+        let before = self.unfinished.insert(shard, counts).unwrap_or_default();
+        self.in_all = self.in_all.changed(before, counts);
     }
 
     /// The shards are not owned any more.
     pub fn forget(&mut self, shards: &[Shard]) {
-        self.unfinished.retain(|shard, _| !shards.contains(shard));
+        for shard in shards {
+            let before = self.unfinished.remove(shard).unwrap_or_default();
+            self.in_all = self.in_all.changed(before, Counts::default());
+        }
         self.parked.retain(|saga, _| !shards.contains(&saga.shard(self.shards)));
     }
 
@@ -75,13 +89,15 @@ impl Census {
             _ => self.parked.remove(&row.id),
         };
         if let Some(counts) = self.unfinished.get_mut(&shard) {
+            let before = *counts;
             let count = counts.of(row.mode);
             *count = (*count + usize::from(created)).saturating_sub(usize::from(row.status.is_ended()));
+            self.in_all = self.in_all.changed(before, *counts);
         }
     }
 
-    pub fn unfinished(&self, mode: Mode) -> usize {
-        self.unfinished.values().map(|counts| counts.get(mode)).sum()
+    pub const fn unfinished(&self, mode: Mode) -> usize {
+        self.in_all.get(mode)
     }
 
     pub fn parked(&self, mode: Mode) -> usize {

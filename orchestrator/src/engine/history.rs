@@ -6,7 +6,7 @@ use std::{
 };
 
 use skald_core::{
-    event::Recorded,
+    event::Fact,
     ids::SagaId,
     shard::batch::{Batch, Transition},
 };
@@ -42,39 +42,37 @@ impl Awaited {
 }
 
 /// Transitions of one saga, in their order, with the batch that each was committed in.
-#[derive(Debug, Default)]
-pub(super) struct History(Vec<(Arc<Batch>, usize)>);
+#[derive(Clone, Debug, Default)]
+pub struct History(Vec<(Arc<Batch>, usize)>);
 
 impl History {
     fn push(&mut self, batch: &Arc<Batch>, index: usize) {
         self.0.push((Arc::clone(batch), index));
     }
 
-    /// The saga as the last transition left it; with its stream, unless somebody else carried it on in between.
-    pub fn into_started(self) -> Option<Started> {
+    /// The saga as the last transition left it; with its history, unless somebody else carried it on in between.
+    pub(super) fn into_started(self) -> Option<Started> {
         let (batch, index) = self.0.last()?;
         let row = batch.transitions[*index].row.clone();
-        let stream: Vec<Recorded> =
-            self.0.iter().flat_map(|(batch, index)| recorded(batch, &batch.transitions[*index])).collect();
-        let is_whole = stream.iter().map(|recorded| recorded.version).eq(1..=row.version);
-        Some(Started { row, stream: is_whole.then_some(stream) })
+        let is_whole = self.facts().map(|fact| fact.version).eq(1..=row.version);
+        Some(Started { row, history: is_whole.then_some(self) })
+    }
+
+    /// Its events.
+    pub fn facts(&self) -> impl Iterator<Item = Fact<'_>> {
+        self.0.iter().flat_map(|(batch, index)| facts(batch, &batch.transitions[*index]))
     }
 }
 
-fn recorded<'a>(batch: &'a Batch, transition: &'a Transition) -> impl Iterator<Item = Recorded> + 'a {
+fn facts<'a>(batch: &'a Batch, transition: &'a Transition) -> impl Iterator<Item = Fact<'a>> {
     let fence = batch.fences.iter().find(|fence| fence.shard == transition.shard);
     let epoch = fence.expect("every transition lies in a fenced shard").epoch;
-    transition.events.iter().map(move |event| Recorded {
+    transition.events.iter().map(move |event| Fact {
         stream: transition.row.id,
         version: event.version,
-        shard: transition.shard,
-        // Only the database knows.
-        position: 0,
         epoch,
         occurred_at: event.occurred_at,
-        type_name: Arc::clone(&event.type_name),
-        actor: event.actor.as_deref().map(str::to_owned),
-        event: event.event.clone(),
+        event: &event.event,
     })
 }
 
@@ -103,12 +101,12 @@ mod tests {
         let [created, stepped, completed] = &batches;
         let whole = of(&[created, stepped, completed]).unwrap();
         assert_eq!(whole.row, saga.row);
-        let stream = whole.stream.unwrap();
-        assert_eq!(stream.last().unwrap().version, saga.row.version);
-        assert!(stream.iter().all(|recorded| recorded.epoch == Epoch(3) && recorded.stream == saga.id()));
+        let history = whole.history.unwrap();
+        assert_eq!(history.facts().last().unwrap().version, saga.row.version);
+        assert!(history.facts().all(|fact| fact.epoch == Epoch(3) && fact.stream == saga.id()));
         for partial in [&[created, completed][..], &[stepped, completed]] {
             let started = of(partial).unwrap();
-            assert_eq!((started.row, started.stream.is_none()), (saga.row.clone(), true));
+            assert_eq!((started.row, started.history.is_none()), (saga.row.clone(), true));
         }
         assert!(of(&[]).is_none());
     }

@@ -7,7 +7,7 @@
 //!
 //! It runs inside the shell's own task: a shell that hangs or dies does not renew.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use skald_core::{
     ids::{Epoch, Shard},
@@ -16,7 +16,7 @@ use skald_core::{
 };
 use tokio::{
     task::{JoinError, JoinHandle, JoinSet},
-    time::Instant,
+    time::{Instant, Sleep},
 };
 
 use super::{Parts, definitions::Definitions};
@@ -58,6 +58,10 @@ pub(super) struct Keeper {
     machine: Leases,
     /// When the machine's time began.
     origin: Instant,
+    /// Nothing is to be done before it fires, unless the machine is told of something.
+    timer: Pin<Box<Sleep>>,
+    /// The machine was told of something.
+    news: bool,
     held: BTreeMap<Shard, Held>,
     asked: Option<JoinHandle<Result<LeaseReport, StoreError>>>,
     scans: JoinSet<Option<Scanned>>,
@@ -82,6 +86,8 @@ impl Keeper {
             lease: parts.lease,
             machine: Leases::new(parts.owner.id.clone(), limits, Timestamp::default()),
             origin: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            news: true,
             held: BTreeMap::new(),
             asked: None,
             scans: JoinSet::new(),
@@ -92,11 +98,16 @@ impl Keeper {
     /// what was lost meanwhile before anything else.
     pub async fn next(&mut self) -> Change {
         loop {
-            self.machine.tick(self.now());
-            if let Some(change) = self.carry_out() {
-                return change;
+            if self.news || self.timer.deadline() <= Instant::now() {
+                self.machine.tick(self.now());
+                if let Some(change) = self.carry_out() {
+                    self.news = true;
+                    return change;
+                }
+                let wake = self.machine.next_wake().map(|at| self.instant(at));
+                self.timer.as_mut().reset(wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1)));
+                self.news = false;
             }
-            let wake = self.machine.next_wake().map_or(Duration::from_secs(1), |at| self.instant(at) - Instant::now());
             tokio::select! {
                 answer = answered(&mut self.asked) => {
                     self.asked = None;
@@ -107,7 +118,7 @@ impl Keeper {
                         return change;
                     }
                 }
-                () = tokio::time::sleep(wake) => {}
+                () = &mut self.timer => {}
             }
         }
     }
@@ -119,6 +130,7 @@ impl Keeper {
 
     /// What was begun in a draining shard has ended.
     pub fn drained(&mut self, shard: Shard) {
+        self.news = true;
         self.machine.drained(shard, self.now());
     }
 
@@ -126,12 +138,14 @@ impl Keeper {
     pub fn forgotten(&mut self, shards: &[Shard]) {
         self.metrics.shards.lost.inc_by(shards.len() as u64);
         self.end(shards);
+        self.news = true;
         self.machine.forgotten(shards, self.now());
     }
 
     /// Gives everything up, within the grace.
     pub fn stop(&mut self, grace: Duration) {
         let grace = Millis(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        self.news = true;
         self.machine.stop(grace, self.now());
     }
 
@@ -211,6 +225,7 @@ impl Keeper {
         if report.is_none() {
             self.metrics.shards.renewal_failures.inc();
         }
+        self.news = true;
         self.machine.answered(report, self.now());
     }
 

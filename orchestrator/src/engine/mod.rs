@@ -21,7 +21,6 @@ use std::{
 use serde::{Deserialize, Serialize};
 use skald_core::{
     decide::{Callback, Input, OperatorCommand, Reported},
-    event::Recorded,
     ids::SagaId,
     shard::{
         appends::{AppendRequest, Appended},
@@ -35,7 +34,8 @@ use tokio::{
     task::JoinError,
 };
 
-use self::{definitions::Definitions, history::History};
+use self::definitions::Definitions;
+pub use self::history::History;
 use crate::{
     clock::Clock,
     dispatch::Participants,
@@ -104,14 +104,14 @@ type Answer = Result<SagaRow, Refusal>;
 #[serde(transparent)]
 pub struct Started {
     pub row: SagaRow,
-    /// Its whole stream up to the row, if all of it was committed here while somebody waited. Positions are not known.
+    /// Its whole stream up to the row, if all of it was committed here while somebody waited.
     #[serde(skip)]
-    pub stream: Option<Vec<Recorded>>,
+    pub history: Option<History>,
 }
 
 impl From<SagaRow> for Started {
     fn from(row: SagaRow) -> Self {
-        Self { row, stream: None }
+        Self { row, history: None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde_json::value::RawValue;
+use serde_json::json;
 use skald_core::{
     classify::CallReport,
     decide::Invoke,
@@ -150,7 +150,7 @@ impl Running {
         let request = StartRequest {
             definition: self.definitions.get("call", None).unwrap(),
             mode: Mode::Orchestrated,
-            input: RawValue::from_string("{}".to_owned()).unwrap(),
+            input: json!({}).into(),
             key: key.map(|key| (key, [0; 32])),
             correlation_id: String::new(),
             traceparent: None,

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use skald_core::{
     decide::{Callback, OperatorCommand, Reported},
     definition::Definition,
     event::Mode,
     ids::SagaId,
+    json::Document,
     shard::writer::{Refusal, StartRequest, Subject},
     state::SagaRow,
 };
@@ -39,7 +39,7 @@ pub struct StartMessage {
     /// Of the definition's content, so that both mean the same.
     pub hash: String,
     mode: Mode,
-    input: Box<RawValue>,
+    input: Document,
     key: String,
     fingerprint: [u8; 32],
     correlation_id: String,

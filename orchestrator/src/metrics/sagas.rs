@@ -17,12 +17,33 @@ pub struct SagaMetrics {
     compensations: IntCounterVec,
     choreographed_completed: IntCounterVec,
     choreographed_failed: IntCounterVec,
-    active: IntGaugeVec,
-    parked: IntGaugeVec,
+    active: ByMode,
+    parked: ByMode,
     /// Of the whole database, by mode, definition and status.
     pub unfinished: Levels<3>,
     /// Of the whole database, by mode and definition.
     pub overdue: Levels<2>,
+}
+
+/// Set so often that they are not looked up each time.
+#[derive(Debug)]
+struct ByMode {
+    orchestrated: IntGauge,
+    choreographed: IntGauge,
+}
+
+impl ByMode {
+    fn of(gauges: &IntGaugeVec) -> Self {
+        let gauge = |mode: Mode| gauges.with_label_values(&[mode.as_str()]);
+        Self { orchestrated: gauge(Mode::Orchestrated), choreographed: gauge(Mode::Choreographed) }
+    }
+
+    const fn get(&self, mode: Mode) -> &IntGauge {
+        match mode {
+            Mode::Orchestrated => &self.orchestrated,
+            Mode::Choreographed => &self.choreographed,
+        }
+    }
 }
 
 impl SagaMetrics {
@@ -67,8 +88,8 @@ impl SagaMetrics {
                 "Choreographed sagas that ended otherwise",
                 &["definition"],
             ),
-            active: gauges(r, "active_sagas", "Sagas not ended", &["mode"]),
-            parked: gauges(r, "parked_sagas", "Sagas that need an operator", &["mode"]),
+            active: ByMode::of(&gauges(r, "active_sagas", "Sagas not ended", &["mode"])),
+            parked: ByMode::of(&gauges(r, "parked_sagas", "Sagas that need an operator", &["mode"])),
             unfinished: Levels::new(
                 r,
                 "sagas_unfinished",
@@ -116,13 +137,13 @@ impl SagaMetrics {
     }
 
     #[must_use]
-    pub fn active(&self, mode: Mode) -> IntGauge {
-        self.active.with_label_values(&[mode.as_str()])
+    pub const fn active(&self, mode: Mode) -> &IntGauge {
+        self.active.get(mode)
     }
 
     #[must_use]
-    pub fn parked(&self, mode: Mode) -> IntGauge {
-        self.parked.with_label_values(&[mode.as_str()])
+    pub const fn parked(&self, mode: Mode) -> &IntGauge {
+        self.parked.get(mode)
     }
 }
 

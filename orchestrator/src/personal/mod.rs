@@ -24,10 +24,11 @@ mod token;
 use std::{fmt, sync::Arc};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use sha2::Sha256;
 use skald_core::{
     definition::{Definition, NoSubject},
+    json::Document,
     personal::MARK,
     shard::writer::Subject,
 };
@@ -52,7 +53,7 @@ pub struct Sealing {
 /// An input that holds tokens, and whose they are.
 #[derive(Debug)]
 pub struct SealedInput {
-    pub input: Box<RawValue>,
+    pub input: Document,
     pub subject: Subject,
 }
 
@@ -111,8 +112,7 @@ impl Sealing {
                 }
             });
         }
-        let input = serde_json::value::to_raw_value(&sealed).expect("JSON has string keys");
-        Ok(Some(SealedInput { input, subject: Subject { hash: subject, key: key.id } }))
+        Ok(Some(SealedInput { input: sealed.into(), subject: Subject { hash: subject, key: key.id } }))
     }
 
     /// Whether the key that something was sealed under was destroyed since; then it is forgotten here, and the next

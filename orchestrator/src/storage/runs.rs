@@ -5,7 +5,7 @@
 //! A step of a saga writes several events at once, and what a database does for a row (the row's head, an entry in each
 //! index, the bytes of both in the log) costs it more than what an event says.
 
-use std::{borrow::Cow, fmt::Display, str::SplitN};
+use std::{borrow::Cow, str::SplitN};
 
 use skald_core::shard::batch::{NewEvent, Origin, Transition};
 
@@ -35,41 +35,35 @@ pub struct Run<'a> {
 /// The runs of a transition, in order.
 pub fn runs(transition: &Transition) -> impl Iterator<Item = Run<'_>> {
     let mut rest = &*transition.events;
-    let mut ahead = None;
     std::iter::from_fn(move || {
         let first = rest.first()?;
-        let mut data = ahead.take().unwrap_or_else(|| first.event.data());
+        let mut data = Vec::with_capacity(BYTES_MAX);
+        first.event.write_data(&mut data);
         let mut count = 1;
-        if joins(first, &data) {
-            for next in &rest[1..] {
-                let its_data = next.event.data();
-                let fits = i64::try_from(count).is_ok_and(|count| count < EVENTS_MAX)
-                    && data.len() + its_data.len() < BYTES_MAX;
-                if !fits
-                    || !joins(next, &its_data)
-                    || next.occurred_at != first.occurred_at
-                    || next.actor != first.actor
-                {
-                    ahead = Some(its_data);
-                    break;
-                }
-                data.push(SEPARATOR);
-                data.push_str(&its_data);
-                count += 1;
+        for next in &rest[1..] {
+            let fits = i64::try_from(count).is_ok_and(|count| count < EVENTS_MAX) && data.len() < BYTES_MAX;
+            let alike = next.occurred_at == first.occurred_at && next.actor == first.actor;
+            if !fits || !alike || !joins(first) || !joins(next) {
+                break;
             }
+            let before = data.len();
+            data.push(SEPARATOR as u8);
+            next.event.write_data(&mut data);
+            if data.len() > BYTES_MAX {
+                data.truncate(before);
+                break;
+            }
+            count += 1;
         }
         let (events, behind) = rest.split_at(count);
         rest = behind;
-        Some(Run::new(events, data))
+        Some(Run::new(events, String::from_utf8(data).expect("JSON is text")))
     })
 }
 
 /// Whether an event may share its row.
-fn joins(event: &NewEvent, data: &str) -> bool {
-    event.origin == Origin::default()
-        && !event.type_name.is_empty()
-        && !event.type_name.contains(char::is_control)
-        && !data.contains(SEPARATOR)
+fn joins(event: &NewEvent) -> bool {
+    event.origin == Origin::default() && !event.type_name.is_empty() && !event.type_name.contains(char::is_control)
 }
 
 impl<'a> Run<'a> {
@@ -88,10 +82,10 @@ impl<'a> Run<'a> {
             kind: joined(events.iter().map(|event| event.event.kind())),
             type_name: is_typed.then(|| joined(events.iter().map(|event| own_type(event).unwrap_or("")))),
             schema_version: form,
-            schema_versions: events
-                .iter()
-                .any(|event| schema_version(event) != form)
-                .then(|| separated(events.iter().map(schema_version))),
+            schema_versions: events.iter().any(|event| schema_version(event) != form).then(|| {
+                let each: Vec<String> = events.iter().map(|event| schema_version(event).to_string()).collect();
+                joined(each.iter().map(String::as_str)).into_owned()
+            }),
             data,
         }
     }
@@ -164,18 +158,17 @@ impl<'a> Packed<'a> {
 }
 
 fn joined<'a>(mut words: impl ExactSizeIterator<Item = &'a str>) -> Cow<'a, str> {
-    if words.len() == 1 { words.next().unwrap_or("").into() } else { separated(words).into() }
-}
-
-fn separated(values: impl Iterator<Item = impl Display>) -> String {
-    let mut text = String::new();
-    for (index, value) in values.enumerate() {
-        if index > 0 {
-            text.push(SEPARATOR);
-        }
-        text.push_str(&value.to_string());
+    let (count, first) = (words.len(), words.next().unwrap_or(""));
+    if count < 2 {
+        return first.into();
     }
-    text
+    let mut text = String::with_capacity(16 * count);
+    text.push_str(first);
+    for word in words {
+        text.push(SEPARATOR);
+        text.push_str(word);
+    }
+    text.into()
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ mod wake;
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 pub use self::{
     invoke::{Invoke, Purpose, Target},
@@ -54,6 +54,7 @@ use crate::{
     definition::Definition,
     event::{Event, Mode, SagaStarted},
     ids::{Operation, SagaId},
+    json::Document,
     shard::batch::Origin,
     state::{BadStream, Outcome, SagaState, Status, StepStatus},
     time::Timestamp,
@@ -160,7 +161,7 @@ pub struct Start {
     pub id: SagaId,
     pub mode: Mode,
     /// As received: validated at the edge, stored byte for byte.
-    pub input: Box<RawValue>,
+    pub input: Document,
     pub correlation_id: String,
     pub traceparent: Option<String>,
     /// Whose personal data is sealed in the input.

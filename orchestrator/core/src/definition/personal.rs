@@ -26,7 +26,7 @@ use super::{
     references::{Role, uses},
 };
 use crate::{
-    expr::{Hop, Origin, Placed, Purpose, Read, Scope, Template},
+    expr::{Hop, Origin, Placed, Purpose, Read, Saga, Scope, Template},
     personal::{Path, Segment},
 };
 
@@ -66,7 +66,7 @@ impl Personal {
     ///
     /// When the expression fails, or gives no name.
     pub fn subject(&self, input: &Value) -> Result<String, NoSubject> {
-        let scope = Scope { saga: &Value::Null, input, outputs: &[], response: None };
+        let scope = Scope { saga: &Saga::default(), input, outputs: &[], response: None };
         let subject = self.subject.render(scope).map_err(|error| NoSubject::Expression(error.to_string()))?;
         let name = match subject {
             Value::String(name) => name,

@@ -2,12 +2,15 @@
 //! nor memory can run away whatever the input.
 
 use alloc::{borrow::ToOwned, collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
-use core::{cell::Cell, cmp::Ordering};
+use core::{
+    cell::{Cell, RefCell},
+    cmp::Ordering,
+};
 
 use serde_json::Value;
 
 use super::{
-    Scope, WORK_MAX,
+    ExprError, Scope, WORK_MAX,
     ast::{Macro, MacroKind, Node, Operator, Root},
     functions,
     value::Val,
@@ -19,6 +22,8 @@ pub(super) type Evaluated<'a> = Result<Val<'a>, String>;
 pub(super) struct Evaluation<'a> {
     scope: Scope<'a>,
     work_left: Cell<u64>,
+    /// Why its result cannot be written, once that is so.
+    pub(super) failed: RefCell<Option<ExprError>>,
 }
 
 /// The variable of a macro, innermost first.
@@ -31,7 +36,7 @@ type Locals<'f, 'a> = Option<&'f Frame<'f, 'a>>;
 
 impl<'a> Evaluation<'a> {
     pub(super) const fn new(scope: Scope<'a>) -> Self {
-        Self { scope, work_left: Cell::new(WORK_MAX) }
+        Self { scope, work_left: Cell::new(WORK_MAX), failed: RefCell::new(None) }
     }
 
     pub(super) fn run(&self, node: &'a Node) -> Evaluated<'a> {
@@ -58,7 +63,7 @@ impl<'a> Evaluation<'a> {
             Node::Uint(uint) => Ok(Val::Uint(*uint)),
             Node::Double(double) => Ok(Val::Double(*double)),
             Node::Text(text) => Ok(Val::Text(text)),
-            Node::Root(Root::Saga) => Ok(Val::from(self.scope.saga)),
+            Node::Root(Root::Saga) => Ok(Val::Saga(self.scope.saga)),
             Node::Root(Root::Input) => Ok(Val::from(self.scope.input)),
             Node::Root(Root::Response) => {
                 self.scope.response.map(Val::from).ok_or_else(|| "there is no `response` here".to_owned())

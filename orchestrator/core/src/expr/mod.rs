@@ -44,6 +44,7 @@ pub use self::{
     references::{Presence, References},
     template::{Placed, Template, TemplateProblem},
 };
+use crate::state::Failure;
 
 /// The longest expression, in characters.
 pub const CHARS_MAX: usize = 4096;
@@ -61,13 +62,23 @@ pub struct Expr {
 /// What an expression can see.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// `saga`: `id`, `definition`, `version`, `correlation_id`, and `failure {step, code, reason}` once it failed.
-    pub saga: &'a Value,
+    pub saga: &'a Saga<'a>,
     pub input: &'a Value,
     /// `steps.<id>.output`, of the steps that have one.
     pub outputs: &'a [(&'a str, &'a Value)],
     /// `response`: `status` and `body`; only where an answer is being read.
     pub response: Option<&'a Value>,
+}
+
+/// `saga`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Saga<'a> {
+    pub id: &'a str,
+    pub definition: &'a str,
+    pub version: u32,
+    pub correlation_id: &'a str,
+    /// Once it failed.
+    pub failure: Option<&'a Failure>,
 }
 
 /// Why an expression does not compile, or did not evaluate. Holds no data of the saga beyond names of keys.
@@ -132,11 +143,7 @@ impl Expr {
     /// When a key is missing, types do not fit, a number overflows or is not finite, the result would nest deeper than
     /// [`crate::json::DEPTH_MAX`], or the evaluation exceeds [`WORK_MAX`].
     pub fn eval(&self, scope: Scope<'_>) -> Result<Value, ExprError> {
-        let evaluation = Evaluation::new(scope);
-        evaluation
-            .run(&self.node)
-            .and_then(|value| evaluation.to_json(&value, 0))
-            .map_err(|reason| ExprError::new(&self.source, reason))
+        Evaluation::new(scope).json(self)
     }
 
     /// Evaluates a condition.

@@ -4,17 +4,13 @@
 //! is put in as it is, numbers and bools in their JSON form; null, lists and objects are errors there. `$${` is a literal
 //! `${`.
 
-use alloc::{
-    borrow::ToOwned,
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 use core::fmt::Write as _;
 
-use serde_json::{Map, Value};
+use serde::ser::{Serialize, Serializer};
+use serde_json::Value;
 
-use super::{Expr, ExprError, References, Scope, eval::Evaluation, lex, value::Val};
+use super::{Expr, ExprError, References, Scope, eval::Evaluation, lex, output::Written, value::Val};
 use crate::{
     json::{DEPTH_MAX, push_index, push_key},
     personal::Segment,
@@ -70,7 +66,16 @@ impl Template {
     ///
     /// That of the first expression that fails; see [`Expr::eval`]. All expressions share one purse of work.
     pub fn render(&self, scope: Scope<'_>) -> Result<Value, ExprError> {
-        render(&self.root, &Evaluation::new(scope), 0)
+        self.write(scope, |rendering| serde_json::to_value(rendering))
+    }
+
+    /// Renders to the text of that JSON.
+    ///
+    /// # Errors
+    ///
+    /// As [`Template::render`].
+    pub fn render_json(&self, scope: Scope<'_>) -> Result<String, ExprError> {
+        self.write(scope, |rendering| serde_json::to_string(rendering))
     }
 
     /// Renders a path, with each expression's value percent-encoded (all but RFC 3986 unreserved characters), so that a
@@ -165,6 +170,15 @@ impl Template {
             ),
             Part::Constant(_) | Part::List(_) | Part::Object(_) => None,
         }
+    }
+
+    fn write<T>(
+        &self,
+        scope: Scope<'_>,
+        write: impl FnOnce(&Rendering<'_, '_>) -> serde_json::Result<T>,
+    ) -> Result<T, ExprError> {
+        let evaluation = Evaluation::new(scope);
+        evaluation.finish(write(&Rendering { part: &self.root, evaluation: &evaluation, depth: 0 }))
     }
 
     fn for_each_piece<'t>(
@@ -285,41 +299,54 @@ fn compile_text(text: &str, place: &str, problems: &mut Vec<TemplateProblem>) ->
     }
 }
 
-fn render<'t>(part: &'t Part, evaluation: &Evaluation<'t>, depth: usize) -> Result<Value, ExprError> {
-    match part {
-        Part::Constant(value) => Ok(value.clone()),
-        Part::Expr(expr) => evaluation
-            .run(&expr.node)
-            .and_then(|value| evaluation.to_json(&value, depth))
-            .map_err(|reason| ExprError::new(expr.source(), reason)),
-        Part::Text(pieces) => {
-            let mut text = String::new();
-            for piece in pieces {
-                match piece {
-                    Piece::Literal(literal) => text.push_str(literal),
-                    Piece::Expr(expr) => text.push_str(&as_text(expr, evaluation)?),
-                }
+/// A part of a template, `depth` levels down, on its way into JSON.
+struct Rendering<'e, 't> {
+    part: &'t Part,
+    evaluation: &'e Evaluation<'t>,
+    depth: usize,
+}
+
+impl<'e, 't> Rendering<'e, 't> {
+    fn below(&self, part: &'t Part) -> Rendering<'e, 't> {
+        Rendering { part, evaluation: self.evaluation, depth: self.depth + 1 }
+    }
+
+    fn text(&self, pieces: &'t [Piece]) -> Result<String, ExprError> {
+        let mut text = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Literal(literal) => text.push_str(literal),
+                Piece::Expr(expr) => text.push_str(&as_text(expr, self.evaluation)?),
             }
-            Ok(Value::String(text))
         }
-        Part::List(_) | Part::Object(_) if depth >= DEPTH_MAX => {
-            Err(ExprError::new("", format!("the document nests deeper than {DEPTH_MAX} levels")))
-        }
-        Part::List(parts) => parts.iter().map(|part| render(part, evaluation, depth + 1)).collect(),
-        Part::Object(parts) => {
-            let mut fields = Map::with_capacity(parts.len());
-            for (key, part) in parts {
-                fields.insert(key.clone(), render(part, evaluation, depth + 1)?);
+        Ok(text)
+    }
+}
+
+impl Serialize for Rendering<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { part, evaluation, depth } = *self;
+        let fail = |error| evaluation.fail(error);
+        match part {
+            Part::Constant(value) => value.serialize(serializer),
+            Part::Expr(expr) => {
+                let value = evaluation.value_of(expr).map_err(fail)?;
+                Written { evaluation, expr, value, depth }.serialize(serializer)
             }
-            Ok(Value::Object(fields))
+            Part::Text(pieces) => serializer.serialize_str(&self.text(pieces).map_err(fail)?),
+            Part::List(_) | Part::Object(_) if depth >= DEPTH_MAX => {
+                Err(fail(ExprError::new("", format!("the document nests deeper than {DEPTH_MAX} levels"))))
+            }
+            Part::List(parts) => serializer.collect_seq(parts.iter().map(|part| self.below(part))),
+            Part::Object(parts) => serializer.collect_map(parts.iter().map(|(key, part)| (key, self.below(part)))),
         }
     }
 }
 
 /// An expression's value as text.
 fn as_text<'t>(expr: &'t Expr, evaluation: &Evaluation<'t>) -> Result<String, ExprError> {
+    let value = evaluation.value_of(expr)?;
     let failed = |reason: String| ExprError::new(expr.source(), reason);
-    let value = evaluation.run(&expr.node).map_err(failed)?;
     match &value {
         Val::Text(_) | Val::OwnText(_) => {
             let text = value.as_text().unwrap_or_default();
@@ -327,12 +354,14 @@ fn as_text<'t>(expr: &'t Expr, evaluation: &Evaluation<'t>) -> Result<String, Ex
             Ok(text.to_owned())
         }
         Val::Bool(_) | Val::Int(_) | Val::Uint(_) | Val::Double(_) => {
-            evaluation.to_json(&value, 0).map(|value| value.to_string()).map_err(failed)
+            evaluation.finish(serde_json::to_string(&Written { evaluation, expr, value, depth: 0 }))
         }
-        Val::Null | Val::List(_) | Val::OwnList(_) | Val::Object(_) | Val::OwnObject(_) => Err(failed(format!(
-            "within text an expression must be a string, a number or a bool, and this is {}",
-            value.type_name()
-        ))),
+        Val::Null | Val::List(_) | Val::OwnList(_) | Val::Object(_) | Val::Saga(_) | Val::OwnObject(_) => {
+            Err(failed(format!(
+                "within text an expression must be a string, a number or a bool, and this is {}",
+                value.type_name()
+            )))
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use core::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
+use super::Saga;
+use crate::state::Failure;
+
 #[derive(Clone, Debug)]
 pub(super) enum Val<'a> {
     Null,
@@ -17,6 +20,7 @@ pub(super) enum Val<'a> {
     List(&'a [Value]),
     OwnList(Rc<[Val<'a>]>),
     Object(&'a Map<alloc::string::String, Value>),
+    Saga(&'a Saga<'a>),
     OwnObject(Rc<BTreeMap<Rc<str>, Val<'a>>>),
 }
 
@@ -47,7 +51,7 @@ impl<'a> Val<'a> {
             Self::Double(_) => "a double",
             Self::Text(_) | Self::OwnText(_) => "a string",
             Self::List(_) | Self::OwnList(_) => "a list",
-            Self::Object(_) | Self::OwnObject(_) => "an object",
+            Self::Object(_) | Self::Saga(_) | Self::OwnObject(_) => "an object",
         }
     }
 
@@ -65,6 +69,7 @@ impl<'a> Val<'a> {
             Self::List(items) => Some(items.len()),
             Self::OwnList(items) => Some(items.len()),
             Self::Object(fields) => Some(fields.len()),
+            Self::Saga(saga) => Some(saga.fields().count()),
             Self::OwnObject(fields) => Some(fields.len()),
             _ => None,
         }
@@ -83,6 +88,7 @@ impl<'a> Val<'a> {
     pub(super) fn field(&self, name: &str) -> Option<Val<'a>> {
         match self {
             Self::Object(fields) => fields.get(name).map(Val::from),
+            Self::Saga(saga) => saga.fields().find(|(key, _)| *key == name).map(|(_, value)| value),
             Self::OwnObject(fields) => fields.get(name).cloned(),
             _ => None,
         }
@@ -93,7 +99,7 @@ impl<'a> Val<'a> {
     }
 
     pub(super) const fn is_object(&self) -> bool {
-        matches!(self, Self::Object(_) | Self::OwnObject(_))
+        matches!(self, Self::Object(_) | Self::Saga(_) | Self::OwnObject(_))
     }
 
     /// The keys of an object, sorted, so that a macro sees them in the same order on every run.
@@ -104,9 +110,33 @@ impl<'a> Val<'a> {
                 keys.sort_unstable();
                 keys.into_iter().map(Val::Text).collect()
             }
+            Self::Saga(saga) => saga.fields().map(|(key, _)| Val::Text(key)).collect(),
             Self::OwnObject(fields) => fields.keys().cloned().map(Val::OwnText).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+impl<'a> Saga<'a> {
+    /// Sorted.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, Val<'a>)> + Clone {
+        [
+            Some(("correlation_id", Val::Text(self.correlation_id))),
+            Some(("definition", Val::Text(self.definition))),
+            self.failure.map(|failure| ("failure", Val::from(failure))),
+            Some(("id", Val::Text(self.id))),
+            Some(("version", Val::Int(self.version.into()))),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+impl<'a> From<&'a Failure> for Val<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        let step = failure.step.as_deref().map_or(Val::Null, Val::Text);
+        let fields = [("step", step), ("code", Val::Text(&failure.code)), ("reason", Val::Text(&failure.reason))];
+        Self::OwnObject(Rc::new(fields.into_iter().map(|(name, value)| (Rc::from(name), value)).collect()))
     }
 }
 

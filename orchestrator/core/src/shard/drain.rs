@@ -58,14 +58,14 @@ impl<R, A> Writer<R, A> {
         if let Some(owned) = self.owned.get_mut(&shard)
             && !owned.draining
         {
-            owned.calls.insert(invoke.call);
+            self.in_flight += usize::from(owned.calls.insert(invoke.call));
             self.effects.push_back(Effect::Invoke(invoke));
         }
     }
 
     pub(super) fn call_ended(&mut self, saga: SagaId, call: u64) {
         if let Some(owned) = self.owned.get_mut(&saga.shard(self.limits.shards)) {
-            owned.calls.remove(&call);
+            self.in_flight -= usize::from(owned.calls.remove(&call));
         }
     }
 }

@@ -22,7 +22,6 @@ use alloc::{
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -41,6 +40,7 @@ use crate::{
     definition::Definition,
     event::{Mode, Recorded},
     ids::{Epoch, SagaId, Shard},
+    json::Document,
     state::SagaRow,
     time::{Millis, Timestamp},
 };
@@ -152,7 +152,7 @@ pub struct Subject {
 pub struct StartRequest {
     pub definition: Arc<Definition>,
     pub mode: Mode,
-    pub input: Box<RawValue>,
+    pub input: Document,
     /// The key and the fingerprint of what was asked for under it.
     pub key: Option<(String, [u8; 32])>,
     pub correlation_id: String,
@@ -184,6 +184,8 @@ pub struct Writer<R, A = R> {
     pub(super) lines: Lines<A>,
     pub(super) timers: Timers,
     recovery: Recovery,
+    /// Calls of all owned shards.
+    pub(super) in_flight: usize,
     /// Up to which epoch the owners of a shard are known to have died over it, or before. Kept when the shard is lost, as
     /// it may be before anything was carried on.
     pub(super) died: BTreeMap<Shard, Epoch>,
@@ -224,6 +226,7 @@ impl<R, A> Writer<R, A> {
             lines: Lines::default(),
             timers: Timers::default(),
             recovery: Recovery::default(),
+            in_flight: 0,
             died: BTreeMap::new(),
             commits: Commits::default(),
             effects: VecDeque::new(),
@@ -306,8 +309,7 @@ impl<R, A> Writer<R, A> {
     /// Calls in flight, what waits for a commit while nothing of it is called, and sagas that are being begun: those that wait
     /// for something else are no load.
     pub(super) fn active(&self) -> usize {
-        let calls: usize = self.owned.values().map(|owned| owned.calls.len()).sum();
-        calls + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
+        self.in_flight + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
     }
 
     /// Begins a saga. `reply` is answered when its first events are durable.

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 use skald_core::{
     decide::{Input, OperatorAction, OperatorCommand, Resolution},
     definition::Definition,
@@ -135,7 +135,7 @@ impl World {
         StartRequest {
             definition: Arc::clone(definition),
             mode: *mode,
-            input: RawValue::from_string(r#"{"n":1}"#.to_owned()).expect("an object is JSON"),
+            input: json!({"n": 1}).into(),
             key: key.clone().map(|key| (key, [0; 32])),
             correlation_id,
             traceparent: None,

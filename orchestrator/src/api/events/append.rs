@@ -170,14 +170,15 @@ pub async fn handle(
     context: RequestContext,
     req: HttpRequest,
     id: web::Path<String>,
-    body: JsonBody,
+    JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let stream = query::stream(&id)?;
-    let asked: AppendEventsRequest = form(body.value)?;
+    let (text, value) = body.into_parts();
+    let asked: AppendEventsRequest = form(value)?;
     asked.check()?;
     let actor = headers::actor(req.headers())?;
-    let appended = append(&app, &context, actor.as_deref(), &stream, asked, &body.raw).await?;
+    let appended = append(&app, &context, actor.as_deref(), &stream, asked, &text).await?;
     let Appended { version, replayed, .. } = appended;
     let mut response = if replayed { HttpResponse::Ok() } else { HttpResponse::Created() };
     if replayed {

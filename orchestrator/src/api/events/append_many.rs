@@ -94,12 +94,13 @@ pub async fn handle(
     app: web::Data<App>,
     context: RequestContext,
     req: HttpRequest,
-    body: JsonBody,
+    JsonBody(body): JsonBody,
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
-    let asked = checked(form(body.value)?)?;
+    let (text, value) = body.into_parts();
+    let asked = checked(form(value)?)?;
     let actor = headers::actor(req.headers())?;
-    let Verbatim { appends: raw } = serde_json::from_str(body.raw.get()).map_err(Problem::internal)?;
+    let Verbatim { appends: raw } = serde_json::from_str(text.get()).map_err(Problem::internal)?;
     let results = asked.into_iter().zip(&raw).map(async |((stream, asked), raw)| {
         let appended = append::append(&app, &context, actor.as_deref(), &stream, asked, raw).await;
         result(stream.to_string(), appended.map(|appended| (appended.version, appended.replayed)))

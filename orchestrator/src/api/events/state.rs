@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use skald_core::{event::Fact, ids::SagaId};
+
 use super::{
     super::{
         params::Params,
@@ -79,11 +81,11 @@ pub async fn handle(app: web::Data<App>, req: HttpRequest, id: web::Path<String>
     Ok(HttpResponse::Ok().json(StreamState { stream: stream.to_string(), version, state }))
 }
 
-async fn of_saga(app: &App, saga: skald_core::ids::SagaId, until: Option<u64>) -> Result<Saga, Problem> {
+async fn of_saga(app: &App, saga: SagaId, until: Option<u64>) -> Result<Saga, Problem> {
     let Some(until) = until else { return app.saga(saga).await };
     let (definition, mut stream) = app.saga_stream(saga).await?;
     stream.truncate(usize::try_from(until).unwrap_or(usize::MAX));
-    app.shown(&definition, &stream).await
+    app.shown(&definition, stream.iter().map(Fact::from)).await
 }
 
 /// The version and state of a stream that is no saga, as of version `until` if one is given.

@@ -40,7 +40,7 @@ fn start_message(server: &TestServer, key: &str) -> Vec<u8> {
     let request = StartRequest {
         definition: server.app.definitions().get("note", None).unwrap(),
         mode: Mode::Orchestrated,
-        input: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
+        input: serde_json::json!({}).into(),
         key: Some((key.to_owned(), [1; 32])),
         correlation_id: "corr".to_owned(),
         traceparent: None,

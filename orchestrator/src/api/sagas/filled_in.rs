@@ -1,7 +1,7 @@
 //! An input that takes from a stream what the client left out: a checkout from a cart.
 
 use serde_json::{Value, value::RawValue};
-use skald_core::definition::Definition;
+use skald_core::{definition::Definition, json::Document};
 
 use super::super::{
     events::state::of_named,
@@ -19,20 +19,19 @@ pub async fn from_stream(
     app: &App,
     definition: &Definition,
     stream: &StreamName,
-    input: &RawValue,
-    value: &Value,
-) -> Result<(Box<RawValue>, Value), Problem> {
+    input: &Document,
+) -> Result<Document, Problem> {
     let StreamName::Other(name) = stream else {
         return Err(Problem::in_field(Code::InvalidParameter, "from", "must not be a saga"));
     };
-    let Value::Object(given) = value else {
+    let Value::Object(given) = &**input.value() else {
         return Err(Problem::in_field(Code::InvalidInput, "/", "must be an object, for `from` to fill in"));
     };
     let (_, state) = of_named(app, stream, name, None).await?;
     let schema = definition.input.document();
     let named = |property: &str| schema.is_some_and(|schema| schema["properties"].get(property).is_some());
     // The text of an object ends with its brace: what is filled in goes before that.
-    let mut text = input.get().strip_suffix('}').unwrap_or_default().to_owned();
+    let mut text = input.text().get().strip_suffix('}').unwrap_or_default().to_owned();
     let mut whole = given.clone();
     if let Value::Object(fields) = state {
         for (property, value) in fields {
@@ -44,7 +43,7 @@ pub async fn from_stream(
         }
     }
     text.push('}');
-    Ok((RawValue::from_string(text).map_err(Problem::internal)?, Value::Object(whole)))
+    Ok(Document::new(RawValue::from_string(text).map_err(Problem::internal)?, Value::Object(whole)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use skald_core::event::Mode;
 
 use super::{
     super::{
-        body::JsonBody,
         endpoint::method_not_allowed,
         params::{ModeParam, Params, saga_id},
         problem::Problem,
@@ -52,7 +51,7 @@ pub async fn handle(
     context: RequestContext,
     req: HttpRequest,
     definition: web::Path<String>,
-    StartBody(body): StartBody,
+    StartBody(input): StartBody,
 ) -> Result<HttpResponse, Problem> {
     let mut params = Params::of(&req);
     let version = params.version();
@@ -60,9 +59,7 @@ pub async fn handle(
     let from = params.take::<StreamName>("from");
     params.finish()?;
     let (key, prefer) = asked_in_headers(&req)?;
-    let JsonBody { raw: input, value } = body;
-    start(&app, &context, Ask { definition: definition.into_inner(), version, mode, input, value, from, key, prefer })
-        .await
+    start(&app, &context, Ask { definition: definition.into_inner(), version, mode, input, from, key, prefer }).await
 }
 
 /// Any other method: what is read by name is no definition but a saga, misspelt.

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
-use skald_core::event::Mode;
+use skald_core::{event::Mode, json::Document};
 use utoipa::ToSchema;
 
 use super::{
@@ -82,11 +82,13 @@ pub async fn handle(
 ) -> Result<HttpResponse, Problem> {
     Params::of(&req).finish()?;
     let (key, prefer) = asked_in_headers(&req)?;
-    let StartSagaRequest { definition, version, mode, input: value, from } = form(body.value)?;
-    let Verbatim { input } = serde_json::from_str(body.raw.get()).map_err(Problem::internal)?;
+    let (text, value) = body.into_parts();
+    let StartSagaRequest { definition, version, mode, input: value, from } = form(value)?;
+    let Verbatim { input } = serde_json::from_str(text.get()).map_err(Problem::internal)?;
+    let input = Document::new(input, value);
     let version = version.map(NonZeroU32::get);
     let mode = mode.map_or(Mode::Orchestrated, Mode::from);
     let no_stream = |reason: &str| Problem::in_field(Code::InvalidBody, "from", reason);
     let from = from.map(|name| name.parse::<StreamName>().map_err(no_stream)).transpose()?;
-    start(&app, &context, Ask { definition, version, mode, input, value, from, key, prefer }).await
+    start(&app, &context, Ask { definition, version, mode, input, from, key, prefer }).await
 }

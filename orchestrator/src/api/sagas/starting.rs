@@ -3,23 +3,24 @@
 //! Nothing is accepted before everything was checked. A start without a key is tried once; one with a key can be
 //! repeated whatever happened, see [`super::keyed`].
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header, web};
 use futures_util::future::LocalBoxFuture;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use skald_core::{
     definition::Definition,
     event::Mode,
     ids::SagaId,
+    json::Document,
     shard::writer::{Refusal, StartRequest, Subject},
 };
 use tokio::time::Instant;
 
 use super::{
     super::{
-        body::{JsonBody, Received},
+        body::Received,
         headers::{self, Prefer},
         problem::{Code, FieldProblem, Problem},
         refusal,
@@ -42,9 +43,7 @@ pub struct Ask {
     pub definition: String,
     pub version: Option<u32>,
     pub mode: Mode,
-    /// As it came, and what it means.
-    pub input: Box<RawValue>,
-    pub value: Value,
+    pub input: Document,
     /// The stream whose state fills in what the input lacks.
     pub from: Option<StreamName>,
     pub key: Option<String>,
@@ -54,7 +53,7 @@ pub struct Ask {
 /// The body of a start. While there is no room for one, it is not even read for what it says, so that those who are refused
 /// take next to nothing from those who are not. A start with a key may have been carried out before, and is looked at.
 #[derive(Debug)]
-pub struct StartBody(pub JsonBody);
+pub struct StartBody(pub Document);
 
 impl FromRequest for StartBody {
     type Error = actix_web::Error;
@@ -78,7 +77,7 @@ impl FromRequest for StartBody {
 #[derive(Debug)]
 pub enum Begun {
     /// By this request, here or at another replica, with this input.
-    Now(Box<Started>, Box<RawValue>),
+    Now(Box<Started>, Document),
     /// By an earlier request with the same key, or by this one when nobody could say so at first.
     Before(SagaId),
 }
@@ -141,19 +140,16 @@ async fn begin(app: &App, context: &RequestContext, ask: &Ask) -> Result<Begun, 
 pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<StartRequest, Problem> {
     let definition = app.definition(&ask.definition, ask.version).await?;
     check_mode(&definition, ask.mode)?;
-    let (input, value) = match &ask.from {
-        None => (ask.input.clone(), Cow::Borrowed(&ask.value)),
-        Some(stream) => {
-            let (input, value) = filled_in::from_stream(app, &definition, stream, &ask.input, &ask.value).await?;
-            (input, Cow::Owned(value))
-        }
+    let input = match &ask.from {
+        None => ask.input.clone(),
+        Some(stream) => filled_in::from_stream(app, &definition, stream, &ask.input).await?,
     };
-    check_input(&definition, &value)?;
+    check_input(&definition, input.value())?;
     if app.pauses().is_paused(PauseKind::Definition, &definition.name) {
         let detail = format!("Definition {} is paused by an operator.", definition.name);
         return Err(Problem::new(Code::DefinitionPaused, detail).retry_after(30));
     }
-    let (input, subject) = match seal_input(app, &definition, &value).await? {
+    let (input, subject) = match seal_input(app, &definition, &input).await? {
         Some(SealedInput { input, subject }) => (input, Some(subject)),
         None => (input, None),
     };
@@ -173,12 +169,12 @@ pub async fn request(app: &App, context: &RequestContext, ask: &Ask) -> Result<S
     })
 }
 
-async fn seal_input(app: &App, definition: &Arc<Definition>, input: &Value) -> Result<Option<SealedInput>, Problem> {
+async fn seal_input(app: &App, definition: &Arc<Definition>, input: &Document) -> Result<Option<SealedInput>, Problem> {
     if definition.personal.is_none() {
         return Ok(None);
     }
     let (sealing, definition, input) = (Arc::clone(app.sealing()), Arc::clone(definition), input.clone());
-    let sealed = app.detached(async move { sealing.seal_input(&definition, &input).await }).await?;
+    let sealed = app.detached(async move { sealing.seal_input(&definition, input.value()).await }).await?;
     sealed.map_err(|error| match error {
         CannotSeal::Subject(_) | CannotSeal::Token => Problem::in_field(Code::InvalidInput, "", error.to_string()),
         CannotSeal::Store(error) => store_problem(&error),
@@ -241,7 +237,7 @@ pub fn fingerprint(ask: &Ask) -> [u8; 32] {
     digest.update([0]);
     digest.update(version);
     digest.update([0]);
-    digest.update(canonical(&ask.value));
+    digest.update(canonical(ask.input.value()));
     if let Some(stream) = &ask.from {
         // Its name and not its state: a repeated start is the same one though the stream went on.
         digest.update([0]);
@@ -267,17 +263,17 @@ fn canonical(value: &Value) -> String {
 
 /// The answer to a start that was carried out. It is durable, so this does not fail: a saga that cannot be read now is
 /// told of by what is known here.
-async fn started(app: &App, started: Started, input: Box<RawValue>, ask: &Ask) -> HttpResponse {
-    let Started { row, stream } = started;
-    let saga = match stream {
-        Some(stream) => app.saga_of(row.id, &stream).await,
+async fn started(app: &App, started: Started, input: Document, ask: &Ask) -> HttpResponse {
+    let Started { row, history } = started;
+    let saga = match history {
+        Some(history) => app.saga_of(row.id, &history).await,
         None => app.saga(row.id).await,
     };
     match saga {
         Ok(saga) => answer(saga, ask, Replayed::No),
         Err(problem) => {
             tracing::warn!(saga_id = %row.id, cause = problem.cause(), "a started saga could not be read");
-            answer(Saga::without_steps(row, input), ask, Replayed::No)
+            answer(Saga::without_steps(row, input.text().to_owned()), ask, Replayed::No)
         }
     }
 }
@@ -326,8 +322,7 @@ mod tests {
             definition: "checkout".to_owned(),
             version,
             mode: Mode::Orchestrated,
-            input: RawValue::from_string(value.to_string()).unwrap(),
-            value,
+            input: value.into(),
             from: None,
             key: None,
             prefer: Prefer::default(),

@@ -1,11 +1,11 @@
 //! From a saga's events to what a client sees: the engine's own fold for where it stands, and beside it the history that
 //! the engine does not need, times and attempts. A pure function.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use skald_core::{
     definition::{Definition, Step},
-    event::{CallNote, Event, Mode, Recorded},
+    event::{CallNote, Event, Fact, Mode},
     ids::Operation,
     state::{BadStream, SagaState, StepState, StepStatus, Wait},
     time::Timestamp,
@@ -15,44 +15,46 @@ use super::{
     super::words::Moment, CompensationStatus, Saga, SagaAttempt, SagaCompensation, SagaFailure, SagaParking, SagaStep,
 };
 
-/// What a client sees of the saga whose whole stream this is.
+/// What a client sees of the saga whose whole stream this is, and whose personal data is sealed in it.
 ///
 /// # Errors
 ///
 /// When the stream is not whole, or not of this definition.
-pub fn saga_view<'a>(definition: &'a Definition, stream: &'a [Recorded]) -> Result<Saga, BadStream> {
-    let mut histories = Histories::default();
-    let state = SagaState::replay(definition, stream, None, |state, recorded| {
-        histories.note(recorded);
+pub fn saga_view<'s>(
+    definition: &Definition,
+    stream: impl IntoIterator<Item = Fact<'s>>,
+) -> Result<(Saga, Option<Arc<str>>), BadStream> {
+    let mut histories = Histories::new(definition);
+    let mut input = None;
+    let state = SagaState::replay(definition, stream, None, |state, fact| {
+        if let Event::SagaStarted(started) = fact.event {
+            input = Some(started.input.text().to_owned());
+        }
+        histories.note(fact);
         if state.mode == Mode::Choreographed {
-            histories.note_enabled(definition, state);
+            histories.note_enabled(state);
         }
     })?;
-    let Some(Event::SagaStarted(started)) = stream.first().map(|first| &first.event) else {
-        return Err(BadStream::NoStart);
-    };
-    let step = |(step, described): (&StepState, &Step)| {
-        let history = histories.0.remove(&*step.id).unwrap_or_default();
-        step_view(step, described, history)
-    };
-    Ok(Saga {
+    let steps = state.steps.iter().zip(&definition.steps).zip(histories.histories);
+    let saga = Saga {
         id: state.id.to_string(),
         definition: state.definition.to_string(),
         version: state.definition_version,
         mode: state.mode.into(),
         status: state.status.into(),
         state: state.state_name(definition).to_owned(),
-        input: started.input.clone(),
-        output: state.output.as_deref().cloned(),
+        input: input.ok_or(BadStream::NoStart)?,
+        output: state.output.clone(),
         failure: state.failure.clone().map(SagaFailure::from),
-        steps: state.steps.iter().zip(&definition.steps).map(step).collect(),
+        steps: steps.map(|((step, described), history)| step_view(step, described, history)).collect(),
         correlation_id: state.correlation_id.to_string(),
         created_at: state.created_at.into(),
         updated_at: state.updated_at.into(),
         ended_at: state.ended_at.map(Moment),
         deadline_at: state.deadline_at.map(Moment),
         revision: state.version,
-    })
+    };
+    Ok((saga, state.subject))
 }
 
 /// What an event says beside the request that led to it.
@@ -124,28 +126,35 @@ impl History {
     }
 }
 
-/// The histories of a saga's steps, by id.
-#[derive(Default)]
-struct Histories<'a>(HashMap<&'a str, History>);
+/// The histories of a definition's steps, in their order.
+struct Histories<'a> {
+    definition: &'a Definition,
+    histories: Vec<History>,
+}
 
 impl<'a> Histories<'a> {
-    fn of(&mut self, step: &'a str) -> &mut History {
-        self.0.entry(step).or_default()
+    fn new(definition: &'a Definition) -> Self {
+        Self { definition, histories: definition.steps.iter().map(|_| History::default()).collect() }
+    }
+
+    fn of(&mut self, step: &str) -> &mut History {
+        let (index, _) = self.definition.step(step).expect("an event that was folded names a step of the definition");
+        &mut self.histories[index]
     }
 
     /// Nobody announces an operation of a choreographed saga: it begins when the stream enables it.
-    fn note_enabled(&mut self, definition: &'a Definition, state: &SagaState) {
-        for (step, described) in state.steps.iter().zip(&definition.steps) {
+    fn note_enabled(&mut self, state: &SagaState) {
+        for (step, history) in state.steps.iter().zip(&mut self.histories) {
             if let Some(operation) = step.status.operation() {
-                self.of(&described.id).span(operation).begin(state.updated_at);
+                history.span(operation).begin(state.updated_at);
             }
         }
     }
 
-    fn note(&mut self, recorded: &'a Recorded) {
+    fn note(&mut self, fact: Fact<'_>) {
         use Operation::{Action, Compensation};
-        let at = recorded.occurred_at;
-        match &recorded.event {
+        let at = fact.occurred_at;
+        match fact.event {
             Event::StepStarted(event) => self.of(&event.step).span(event.operation).begin(at),
             Event::AttemptFailed(event) => {
                 let trouble = Trouble { reason: None, next_at: Some(event.next_at) };
@@ -235,7 +244,7 @@ fn step_view(step: &StepState, described: &Step, history: History) -> SagaStep {
         started_at: history.action.from.map(Moment),
         ended_at: history.action.to.map(Moment),
         duration_ms: history.action.duration_ms(),
-        output: step.output.as_deref().cloned(),
+        output: step.output.clone(),
         attempts: history.attempts,
         compensation: compensation_status.zip(undone.from).map(|(status, from)| SagaCompensation {
             status,

@@ -4,6 +4,8 @@ mod event;
 mod fold;
 mod opening;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use skald_core::state::{Failure, SagaRow};
@@ -36,8 +38,8 @@ pub struct Saga {
     pub input: Box<RawValue>,
     /// Of a completed saga, if its definition says what it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
-    pub output: Option<Value>,
+    #[schema(required = false, value_type = Option<Value>)]
+    pub output: Option<Arc<Value>>,
     /// Why the saga went backward.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -98,8 +100,8 @@ pub struct SagaStep {
     #[schema(nullable = false)]
     pub duration_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
-    pub output: Option<Value>,
+    #[schema(required = false, value_type = Option<Value>)]
+    pub output: Option<Arc<Value>>,
     /// Requests that have ended, oldest first.
     pub attempts: Vec<SagaAttempt>,
     /// Once it has begun.

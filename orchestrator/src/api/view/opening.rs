@@ -1,6 +1,6 @@
 //! Sagas as clients see them, with tokens opened.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, value::RawValue};
 use skald_core::personal::{HIDDEN, collect_tokens, tokens_in};
@@ -24,13 +24,13 @@ pub fn show(saga: &mut Saga, opened: &Opened) {
         opened.show(&mut input);
         saga.input = RawValue::from_string(input.to_string()).expect("it was JSON");
     }
-    saga.output.iter_mut().for_each(|output| opened.show(output));
+    saga.output.iter_mut().for_each(|output| opened.show(Arc::make_mut(output)));
     if let Some(failure) = &mut saga.failure {
         opened.show_text(&mut failure.code);
         opened.show_text(&mut failure.reason);
     }
     for step in &mut saga.steps {
-        step.output.iter_mut().for_each(|output| opened.show(output));
+        step.output.iter_mut().for_each(|output| opened.show(Arc::make_mut(output)));
         step.attempts.iter_mut().filter_map(|attempt| attempt.error.as_mut()).for_each(|error| opened.show_text(error));
         if let Some(parked) = &mut step.parked {
             opened.show_text(&mut parked.code);

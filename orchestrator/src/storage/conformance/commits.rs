@@ -87,7 +87,7 @@ pub async fn payloads_come_back_byte_by_byte(database: &Database) {
         store.commit(&batch(&owned, vec![create])).await.unwrap();
         let events = store.events(saga.id(), 0, 100).await.unwrap();
         let Event::SagaStarted(started) = &events[0].event else { panic!("{:?}", events[0]) };
-        assert_eq!(started.input.get(), input);
+        assert_eq!(started.input.text().get(), input);
         assert_eq!((&*events[0].type_name, events[0].actor.as_deref()), ("SagaStarted", None));
         let named = (&*events[1].type_name, events[1].actor.as_deref());
         assert_eq!(named, ("StockVerificationBegan", Some("operator Ørsted")));

@@ -92,7 +92,7 @@ impl Saga {
             definition_version: self.row.definition_version,
             definition_hash: "hash".to_owned(),
             mode: self.row.mode,
-            input: RawValue::from_string(input.to_owned()).unwrap(),
+            input: serde_json::from_str(input).unwrap(),
             correlation_id: self.row.correlation_id.to_string(),
             subject: None,
             traceparent: None,

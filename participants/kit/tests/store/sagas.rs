@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::{Value, json};
 use skald_core::{
     decide::{self, Announced, Decision, Input, Report, Reported},
     definition::Definition,
@@ -42,7 +42,7 @@ impl Store {
         let start = decide::Start {
             id: SagaId::new(now(), entropy, Shard(0), 1),
             mode: Mode::Choreographed,
-            input: to_raw_value(input).unwrap(),
+            input: input.clone().into(),
             correlation_id: "c-1".to_owned(),
             traceparent: None,
             subject: None,

@@ -11,7 +11,7 @@ use alloc::{
     vec::Vec,
 };
 
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
@@ -58,7 +58,7 @@ impl Driven {
         let start = Start {
             id,
             mode,
-            input: RawValue::from_string(json!({"n": 1, "big": true}).to_string()).unwrap(),
+            input: json!({"n": 1, "big": true}).into(),
             correlation_id: String::from("c-1"),
             traceparent: None,
             subject: None,

@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     classify::Class,
     decide::tests::{definition, saga, step},
-    expr::Scope,
+    expr::{Saga, Scope},
+    state::Failure,
 };
 
 #[test]
@@ -31,7 +32,8 @@ fn checkout_is_read_as_written() {
 #[test]
 fn checkout_renders_its_calls() {
     let checkout = Definition::parse(CHECKOUT, None).expect("valid");
-    let saga = json!({"id": "s-1", "failure": {"step": "x", "code": "c", "reason": "too late"}});
+    let failure = Failure { step: Some("x".into()), code: "c".into(), reason: "too late".into() };
+    let saga = Saga { id: "s-1", failure: Some(&failure), ..Saga::default() };
     let mut input = json!({"customer_id": "c-1", "items": [{"product_id": "p-1", "quantity": 2}],
         "payment": {"method": "card", "token": "tok_ok"}});
     assert_eq!(checkout.input.violations(&input), []);

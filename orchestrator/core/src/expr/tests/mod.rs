@@ -17,6 +17,7 @@ use super::*;
 /// A saga to evaluate on.
 struct World {
     saga: Value,
+    failure: Option<Failure>,
     input: Value,
     outputs: Vec<(String, Value)>,
     response: Option<Value>,
@@ -24,9 +25,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let failure = json!({"step": "pay", "code": "declined", "reason": "no money"});
         Self {
-            saga: json!({"id": "s-1", "definition": "d", "version": 3, "correlation_id": "c",
-                "failure": {"step": "pay", "code": "declined", "reason": "no money"}}),
+            saga: json!({"id": "s-1", "definition": "d", "version": 3, "correlation_id": "c", "failure": failure}),
+            failure: serde_json::from_value(failure).ok(),
             input: json!({
                 "n": 7, "zero": 0, "neg": -3, "big": i64::MAX, "min": i64::MIN, "uint": u64::MAX, "f": 1.5, "whole": 2.0,
                 "s": "abc", "uni": "žluť", "empty": "", "yes": true, "no": false, "nil": null,
@@ -41,7 +43,15 @@ impl World {
 
     fn with<T>(&self, see: impl FnOnce(Scope<'_>) -> T) -> T {
         let outputs: Vec<(&str, &Value)> = self.outputs.iter().map(|(id, output)| (id.as_str(), output)).collect();
-        see(Scope { saga: &self.saga, input: &self.input, outputs: &outputs, response: self.response.as_ref() })
+        let text = |name: &str| self.saga[name].as_str().unwrap_or_default();
+        let saga = Saga {
+            id: text("id"),
+            definition: text("definition"),
+            version: self.saga["version"].as_u64().and_then(|version| version.try_into().ok()).unwrap_or_default(),
+            correlation_id: text("correlation_id"),
+            failure: self.failure.as_ref(),
+        };
+        see(Scope { saga: &saga, input: &self.input, outputs: &outputs, response: self.response.as_ref() })
     }
 
     fn eval(&self, text: &str) -> Result<Value, String> {
@@ -51,7 +61,10 @@ impl World {
 
     fn render(&self, template: Value) -> Result<Value, String> {
         let template = Template::compile(&template).map_err(|problems| problems[0].error.reason.clone())?;
-        self.with(|scope| template.render(scope)).map_err(|error| error.reason)
+        let rendered = self.with(|scope| template.render(scope));
+        let text = self.with(|scope| template.render_json(scope));
+        assert_eq!(text, rendered.clone().map(|value| value.to_string()), "the text is the value's");
+        rendered.map_err(|error| error.reason)
     }
 
     fn path(&self, text: &str) -> Result<String, String> {

@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, collections::BTreeMap, string::ToString, sync::Arc, vec::Vec};
 
-use serde_json::value::RawValue;
+use serde_json::json;
 
 use super::{
     CommitFate, Happening, IDLE_MAX, Store,
@@ -154,7 +154,7 @@ impl Replica {
         let request = StartRequest {
             definition: Arc::clone(&self.store.definition),
             mode: Mode::Orchestrated,
-            input: RawValue::from_string("{}".to_string()).unwrap(),
+            input: json!({}).into(),
             key: key.map(|key| (key.to_string(), [0; 32])),
             correlation_id: self.requests.to_string(),
             traceparent: None,
