@@ -30,6 +30,11 @@ impl SagaId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// What it is displayed as, written on the stack.
+    pub fn write(self, text: &mut [u8; Hyphenated::LENGTH]) -> &str {
+        self.0.hyphenated().encode_lower(text)
+    }
+
     #[must_use]
     pub const fn from_uuid(id: Uuid) -> Self {
         Self(id)
@@ -112,7 +117,7 @@ impl fmt::Display for Operation {
 #[must_use]
 pub fn call_key(saga: SagaId, step: &str, operation: Operation) -> String {
     let mut id = [0; Hyphenated::LENGTH];
-    [saga.as_uuid().hyphenated().encode_lower(&mut id), ":", step, ":", operation.as_str()].concat()
+    [saga.write(&mut id), ":", step, ":", operation.as_str()].concat()
 }
 
 #[cfg(test)]

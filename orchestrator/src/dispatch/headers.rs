@@ -115,10 +115,10 @@ pub fn of_call(
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("skald/", env!("CARGO_PKG_VERSION"))));
 
-    let mut values = Values { text: String::with_capacity(512), ends: Vec::with_capacity(12) };
+    let mut values = Values::new();
     values.add_quoted(&IDEMPOTENCY_KEY, &invoke.key);
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    values.add(&SAGA_ID, invoke.saga.as_uuid().hyphenated().encode_lower(&mut id));
+    values.add(&SAGA_ID, invoke.saga.write(&mut id));
     values.add(&SAGA_STEP, &invoke.step);
     values.add(&SAGA_OPERATION, invoke.operation.as_str());
     values.add(&SAGA_ATTEMPT, &invoke.attempt.to_string());
@@ -156,6 +156,11 @@ struct Values {
 }
 
 impl Values {
+    fn new() -> Self {
+        // As much as most calls have.
+        Self { text: String::with_capacity(512), ends: Vec::with_capacity(12) }
+    }
+
     fn add(&mut self, name: &'static HeaderName, value: &str) {
         self.text.push_str(value);
         self.ends.push((name, self.text.len()));

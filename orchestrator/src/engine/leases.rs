@@ -130,23 +130,27 @@ impl Keeper {
 
     /// What was begun in a draining shard has ended.
     pub fn drained(&mut self, shard: Shard) {
-        self.news = true;
-        self.machine.drained(shard, self.now());
+        self.tell(|machine, now| machine.drained(shard, now));
     }
 
     /// The writer forgot these, fenced off or in doubt. Their calls end; what is still ours is taken again.
     pub fn forgotten(&mut self, shards: &[Shard]) {
         self.metrics.shards.lost.inc_by(shards.len() as u64);
         self.end(shards);
-        self.news = true;
-        self.machine.forgotten(shards, self.now());
+        self.tell(|machine, now| machine.forgotten(shards, now));
     }
 
     /// Gives everything up, within the grace.
     pub fn stop(&mut self, grace: Duration) {
         let grace = Millis(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        self.tell(|machine, now| machine.stop(grace, now));
+    }
+
+    /// Whatever may follow from it is done at the next [`Keeper::next`].
+    fn tell(&mut self, what: impl FnOnce(&mut Leases, Timestamp)) {
+        let now = self.now();
+        what(&mut self.machine, now);
         self.news = true;
-        self.machine.stop(grace, self.now());
     }
 
     fn now(&self) -> Timestamp {
@@ -225,8 +229,7 @@ impl Keeper {
         if report.is_none() {
             self.metrics.shards.renewal_failures.inc();
         }
-        self.news = true;
-        self.machine.answered(report, self.now());
+        self.tell(|machine, now| machine.answered(report, now));
     }
 
     fn hold(&mut self, taken: TakenShard) {

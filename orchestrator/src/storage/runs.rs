@@ -35,21 +35,25 @@ pub struct Run<'a> {
 /// The runs of a transition, in order.
 pub fn runs(transition: &Transition) -> impl Iterator<Item = Run<'_>> {
     let mut rest = &*transition.events;
+    // Of the event that did not fit.
+    let mut ahead = None;
     std::iter::from_fn(move || {
         let first = rest.first()?;
-        let mut data = Vec::with_capacity(BYTES_MAX);
-        first.event.write_data(&mut data);
+        let mut data = ahead.take().unwrap_or_else(|| {
+            let mut data = Vec::with_capacity(BYTES_MAX);
+            first.event.write_data(&mut data);
+            data
+        });
+        let alike = rest
+            .iter()
+            .take_while(|next| joins(next) && next.occurred_at == first.occurred_at && next.actor == first.actor);
         let mut count = 1;
-        for next in &rest[1..] {
-            let fits = i64::try_from(count).is_ok_and(|count| count < EVENTS_MAX) && data.len() < BYTES_MAX;
-            let alike = next.occurred_at == first.occurred_at && next.actor == first.actor;
-            if !fits || !alike || !joins(first) || !joins(next) {
-                break;
-            }
+        for (next, _) in alike.skip(1).zip(1..EVENTS_MAX) {
             let before = data.len();
             data.push(SEPARATOR as u8);
             next.event.write_data(&mut data);
             if data.len() > BYTES_MAX {
+                ahead = Some(data.split_off(before + 1));
                 data.truncate(before);
                 break;
             }

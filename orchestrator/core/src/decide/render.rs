@@ -11,8 +11,8 @@ use uuid::fmt::Hyphenated;
 use super::Target;
 use crate::{
     definition::{Call, Step},
-    expr::{ExprError, Saga, Scope, Template},
-    state::SagaState,
+    expr::{ExprError, Failed, Saga, Scope, Template},
+    state::{Failure, SagaState},
 };
 
 /// The request that a call makes.
@@ -57,11 +57,15 @@ pub fn output_of(state: &SagaState, step: &Step, body: Value, http_status: Optio
 fn with_scope<T>(state: &SagaState, response: Option<&Value>, see: impl FnOnce(Scope<'_>) -> T) -> T {
     let mut id = [0; Hyphenated::LENGTH];
     let saga = Saga {
-        id: state.id.as_uuid().hyphenated().encode_lower(&mut id),
+        id: state.id.write(&mut id),
         definition: &state.definition,
         version: state.definition_version,
         correlation_id: &state.correlation_id,
-        failure: state.failure.as_ref(),
+        failure: state.failure.as_ref().map(|Failure { step, code, reason }| Failed {
+            step: step.as_deref(),
+            code,
+            reason,
+        }),
     };
     let outputs: Vec<(&str, &Value)> =
         state.steps.iter().filter_map(|step| Some((&*step.id, &**step.output.as_ref()?))).collect();

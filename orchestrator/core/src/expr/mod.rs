@@ -44,7 +44,6 @@ pub use self::{
     references::{Presence, References},
     template::{Placed, Template, TemplateProblem},
 };
-use crate::state::Failure;
 
 /// The longest expression, in characters.
 pub const CHARS_MAX: usize = 4096;
@@ -70,7 +69,7 @@ pub struct Scope<'a> {
     pub response: Option<&'a Value>,
 }
 
-/// `saga`.
+/// What an expression finds under `saga`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Saga<'a> {
     pub id: &'a str,
@@ -78,7 +77,15 @@ pub struct Saga<'a> {
     pub version: u32,
     pub correlation_id: &'a str,
     /// Once it failed.
-    pub failure: Option<&'a Failure>,
+    pub failure: Option<Failed<'a>>,
+}
+
+/// What an expression finds under `saga.failure`.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed<'a> {
+    pub step: Option<&'a str>,
+    pub code: &'a str,
+    pub reason: &'a str,
 }
 
 /// Why an expression does not compile, or did not evaluate. Holds no data of the saga beyond names of keys.

@@ -5,8 +5,7 @@ use core::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
-use super::Saga;
-use crate::state::Failure;
+use super::{Failed, Saga};
 
 #[derive(Clone, Debug)]
 pub(super) enum Val<'a> {
@@ -88,7 +87,7 @@ impl<'a> Val<'a> {
     pub(super) fn field(&self, name: &str) -> Option<Val<'a>> {
         match self {
             Self::Object(fields) => fields.get(name).map(Val::from),
-            Self::Saga(saga) => saga.fields().find(|(key, _)| *key == name).map(|(_, value)| value),
+            Self::Saga(saga) => saga.field(name),
             Self::OwnObject(fields) => fields.get(name).cloned(),
             _ => None,
         }
@@ -118,24 +117,28 @@ impl<'a> Val<'a> {
 }
 
 impl<'a> Saga<'a> {
+    fn field(&self, name: &str) -> Option<Val<'a>> {
+        match name {
+            "correlation_id" => Some(Val::Text(self.correlation_id)),
+            "definition" => Some(Val::Text(self.definition)),
+            "failure" => self.failure.map(Val::from),
+            "id" => Some(Val::Text(self.id)),
+            "version" => Some(Val::Int(self.version.into())),
+            _ => None,
+        }
+    }
+
     /// Sorted.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, Val<'a>)> + Clone {
-        [
-            Some(("correlation_id", Val::Text(self.correlation_id))),
-            Some(("definition", Val::Text(self.definition))),
-            self.failure.map(|failure| ("failure", Val::from(failure))),
-            Some(("id", Val::Text(self.id))),
-            Some(("version", Val::Int(self.version.into()))),
-        ]
-        .into_iter()
-        .flatten()
+        let names = ["correlation_id", "definition", "failure", "id", "version"];
+        names.into_iter().filter_map(|name| Some((name, self.field(name)?)))
     }
 }
 
-impl<'a> From<&'a Failure> for Val<'a> {
-    fn from(failure: &'a Failure) -> Self {
-        let step = failure.step.as_deref().map_or(Val::Null, Val::Text);
-        let fields = [("step", step), ("code", Val::Text(&failure.code)), ("reason", Val::Text(&failure.reason))];
+impl<'a> From<Failed<'a>> for Val<'a> {
+    fn from(Failed { step, code, reason }: Failed<'a>) -> Self {
+        let fields =
+            [("step", step.map_or(Val::Null, Val::Text)), ("code", Val::Text(code)), ("reason", Val::Text(reason))];
         Self::OwnObject(Rc::new(fields.into_iter().map(|(name, value)| (Rc::from(name), value)).collect()))
     }
 }

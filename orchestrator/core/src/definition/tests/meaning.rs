@@ -6,8 +6,7 @@ use super::*;
 use crate::{
     classify::Class,
     decide::tests::{definition, saga, step},
-    expr::{Saga, Scope},
-    state::Failure,
+    expr::{Failed, Saga, Scope},
 };
 
 #[test]
@@ -32,8 +31,8 @@ fn checkout_is_read_as_written() {
 #[test]
 fn checkout_renders_its_calls() {
     let checkout = Definition::parse(CHECKOUT, None).expect("valid");
-    let failure = Failure { step: Some("x".into()), code: "c".into(), reason: "too late".into() };
-    let saga = Saga { id: "s-1", failure: Some(&failure), ..Saga::default() };
+    let failure = Failed { step: Some("x"), code: "c", reason: "too late" };
+    let saga = Saga { id: "s-1", failure: Some(failure), ..Saga::default() };
     let mut input = json!({"customer_id": "c-1", "items": [{"product_id": "p-1", "quantity": 2}],
         "payment": {"method": "card", "token": "tok_ok"}});
     assert_eq!(checkout.input.violations(&input), []);

@@ -17,7 +17,6 @@ use super::*;
 /// A saga to evaluate on.
 struct World {
     saga: Value,
-    failure: Option<Failure>,
     input: Value,
     outputs: Vec<(String, Value)>,
     response: Option<Value>,
@@ -25,10 +24,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let failure = json!({"step": "pay", "code": "declined", "reason": "no money"});
         Self {
-            saga: json!({"id": "s-1", "definition": "d", "version": 3, "correlation_id": "c", "failure": failure}),
-            failure: serde_json::from_value(failure).ok(),
+            saga: json!({"id": "s-1", "definition": "d", "version": 3, "correlation_id": "c",
+                "failure": {"step": "pay", "code": "declined", "reason": "no money"}}),
             input: json!({
                 "n": 7, "zero": 0, "neg": -3, "big": i64::MAX, "min": i64::MIN, "uint": u64::MAX, "f": 1.5, "whole": 2.0,
                 "s": "abc", "uni": "žluť", "empty": "", "yes": true, "no": false, "nil": null,
@@ -44,12 +42,17 @@ impl World {
     fn with<T>(&self, see: impl FnOnce(Scope<'_>) -> T) -> T {
         let outputs: Vec<(&str, &Value)> = self.outputs.iter().map(|(id, output)| (id.as_str(), output)).collect();
         let text = |name: &str| self.saga[name].as_str().unwrap_or_default();
+        let of_failure = |name: &str| self.saga["failure"][name].as_str().unwrap_or_default();
         let saga = Saga {
             id: text("id"),
             definition: text("definition"),
             version: self.saga["version"].as_u64().and_then(|version| version.try_into().ok()).unwrap_or_default(),
             correlation_id: text("correlation_id"),
-            failure: self.failure.as_ref(),
+            failure: Some(Failed {
+                step: Some(of_failure("step")),
+                code: of_failure("code"),
+                reason: of_failure("reason"),
+            }),
         };
         see(Scope { saga: &saga, input: &self.input, outputs: &outputs, response: self.response.as_ref() })
     }
