@@ -17,14 +17,20 @@ const WAIT_US_MAX: i64 = 5_000;
 const OF_USUAL: i64 = 2;
 
 /// So few sagas are never too many: two processors carry them out in a tenth of a second.
-const FEW: usize = 300;
+const FEW: usize = 256;
 
 /// So many more than there were may come at once. Whatever comes on top of that is to wait until it is known how the first ones
 /// fare, as those who were accepted cannot be refused any more.
 pub(super) const BURST: usize = 700;
 
-/// While there are no more than this, the waits are the usual ones.
+/// While there are no more than this, a wait that is longer than the usual one may be the usual one from now on.
 const QUIET: usize = 64;
+
+/// By at most this part of itself the usual wait grows in a window: a single long wait does not make the next ones usual.
+const USUAL_PART: i64 = 16;
+
+/// By at most this part of itself the limit grows in a window; by less, the less the quickest start was below what is enough.
+const LIMIT_PART: i64 = 4;
 
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -32,13 +38,13 @@ pub(super) struct Admission {
     window_ends: Timestamp,
     /// Of the starts that became durable in this window, in microseconds.
     quickest: Option<i64>,
-    /// In microseconds; of the last quiet window.
-    usual: i64,
+    /// How long the quickest starts wait when there is little to do, in microseconds.
+    usual: Option<i64>,
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { limit: BURST, window_ends: Timestamp::default(), quickest: None, usual: 0 }
+        Self { limit: BURST, window_ends: Timestamp::default(), quickest: None, usual: None }
     }
 }
 
@@ -60,19 +66,27 @@ impl Admission {
 
     fn adjust(&mut self, active: usize) {
         let Some(quickest) = self.quickest.take() else { return };
-        if active <= QUIET {
-            self.usual = quickest;
-        }
-        let enough = WAIT_US_MAX.max(self.usual.saturating_mul(OF_USUAL));
+        let is_quiet = active <= QUIET;
+        self.usual = match self.usual {
+            Some(usual) if is_quiet => Some(quickest.min(usual + usual / USUAL_PART + 1)),
+            Some(usual) => Some(quickest.min(usual)),
+            None => is_quiet.then_some(quickest),
+        };
+        let enough = WAIT_US_MAX.max(self.usual.unwrap_or_default().saturating_mul(OF_USUAL));
         self.limit = if quickest > enough {
             // The wait grows with the number of sagas, and is to shrink to what is enough; by no more than half at once.
-            let (wanted, found) = (enough.unsigned_abs(), quickest.min(enough.saturating_mul(2)).unsigned_abs());
-            let fewer = (self.limit.min(active) as u64).saturating_mul(wanted) / found;
-            usize::try_from(fewer).unwrap_or(usize::MAX).max(FEW)
+            share(self.limit.min(active), enough, quickest.min(enough.saturating_mul(2))).max(FEW)
         } else {
-            (self.limit.max(active).saturating_mul(5) / 4).min(active.saturating_mul(2).max(BURST))
+            let base = self.limit.max(active);
+            let more = share(base, enough - quickest, enough.saturating_mul(LIMIT_PART));
+            (base + more).min(active.saturating_mul(2).max(BURST))
         };
     }
+}
+
+/// `part` of `whole` so many sagas.
+const fn share(sagas: usize, part: i64, whole: i64) -> usize {
+    (sagas as u128 * part.unsigned_abs() as u128 / whole.unsigned_abs() as u128) as usize
 }
 
 #[cfg(test)]
@@ -130,6 +144,30 @@ mod tests {
             admission.acknowledged(began, active, now);
         }
         assert!(admission.admits(5_000));
+    }
+
+    #[test]
+    fn a_single_long_wait_while_it_is_quiet_does_not_become_the_usual_one() {
+        let mut admission = Admission::default();
+        let mut now = Timestamp::from_micros(1);
+        for (active, waited) in [(10, 2), (10, 2), (10, 100), (10, 2), (500, 20), (500, 20), (500, 20), (500, 20)] {
+            let began = now.plus(Millis(100));
+            now = began.plus(Millis(waited));
+            admission.acknowledged(began, active, now);
+        }
+        assert!(!admission.admits(500));
+    }
+
+    #[test]
+    fn a_database_that_has_become_slow_is_no_reason_after_a_while() {
+        let mut admission = Admission::default();
+        let mut now = Timestamp::from_micros(1);
+        for waited in [2].into_iter().chain([50; 200]) {
+            let began = now.plus(Millis(100));
+            now = began.plus(Millis(waited));
+            admission.acknowledged(began, 10, now);
+        }
+        assert!(admission.admits(BURST - 1));
     }
 
     #[test]
