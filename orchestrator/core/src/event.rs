@@ -171,17 +171,17 @@ events! {
 
     /// An operation of a step may be called from now on: the intent. It covers every attempt.
     StepStarted {
-        step: String,
+        step: Arc<str>,
         operation: Operation,
         /// Steps behind it that are announced with it: each may be called as soon as what it needs has succeeded, before
         /// that is durable. Since version 2.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
-        ahead: Vec<String>,
+        ahead: Vec<Arc<str>>,
     }
 
     /// An attempt ended without an outcome, and another will follow.
     AttemptFailed {
-        step: String,
+        step: Arc<str>,
         operation: Operation,
         attempt: u32,
         #[serde(flatten)]
@@ -198,7 +198,7 @@ events! {
 
     /// The participant accepted the operation and is still at it (202): a callback or a poll will tell.
     StepAccepted {
-        step: String,
+        step: Arc<str>,
         operation: Operation,
         attempt: u32,
         #[serde(flatten)]
@@ -211,11 +211,11 @@ events! {
     }
 
     /// The action may have taken effect and no further attempt will be made; the status call is asked.
-    StepDoubted { step: String, attempt: u32, #[serde(flatten)] call: CallNote, code: String, reason: String }
+    StepDoubted { step: Arc<str>, attempt: u32, #[serde(flatten)] call: CallNote, code: String, reason: String }
 
     /// The action took effect.
     StepSucceeded {
-        step: String,
+        step: Arc<str>,
         attempt: u32,
         #[serde(flatten)]
         call: CallNote,
@@ -223,31 +223,31 @@ events! {
     }
 
     /// The action took effect, but its answer cannot be used: it will be undone as succeeded.
-    StepOutputInvalid { step: String, attempt: u32, #[serde(flatten)] call: CallNote, reason: String }
+    StepOutputInvalid { step: Arc<str>, attempt: u32, #[serde(flatten)] call: CallNote, reason: String }
 
     /// The action had no effect.
-    StepRejected { step: String, attempt: u32, #[serde(flatten)] call: CallNote, code: String, reason: String }
+    StepRejected { step: Arc<str>, attempt: u32, #[serde(flatten)] call: CallNote, code: String, reason: String }
 
     /// The action may have taken effect, and nothing more can be learned.
-    StepUnknown { step: String, attempt: u32, #[serde(flatten)] call: CallNote, code: String, reason: String }
+    StepUnknown { step: Arc<str>, attempt: u32, #[serde(flatten)] call: CallNote, code: String, reason: String }
 
     /// The step was left out: its condition was false, or an operator said so.
     StepSkipped {
-        step: String,
+        step: Arc<str>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         output: Option<Arc<Value>>,
         by_operator: bool,
     }
 
     /// The action was undone.
-    StepCompensated { step: String, attempt: u32, #[serde(flatten)] call: CallNote }
+    StepCompensated { step: Arc<str>, attempt: u32, #[serde(flatten)] call: CallNote }
 
     /// An operator closed a compensation that was not carried out.
-    CompensationSkipped { step: String }
+    CompensationSkipped { step: Arc<str> }
 
     /// An operation cannot go on by itself: the saga is parked until an operator acts.
     StepParked {
-        step: String,
+        step: Arc<str>,
         operation: Operation,
         attempt: u32,
         #[serde(flatten)]
@@ -259,7 +259,7 @@ events! {
     }
 
     /// An operator gave an operation that waited or was parked a fresh policy; the next attempt may follow at once.
-    StepRetried { step: String, operation: Operation }
+    StepRetried { step: Arc<str>, operation: Operation }
 
     /// The deadline of a choreographed saga passed: in the stream's order, its first failure.
     SagaTimedOut {}
@@ -335,7 +335,7 @@ impl Event {
             Self::StepRetried(event) => (Some(&event.step), &[][..]),
             _ => (None, &[][..]),
         };
-        step.into_iter().chain(ahead).map(String::as_str)
+        step.into_iter().chain(ahead).map(|step| &**step)
     }
 
     /// The domain name of this event: what the definition's `emits` says, else its kind.

@@ -131,7 +131,7 @@ impl<'a> Twin<'a> {
         let now = self.state.updated_at;
         let answer = Answer { status, retry_after: None, location: None, body };
         let report = CallReport { started_at: now, duration: Millis(0), result: CallResult::Answered(answer) };
-        let input = Input::CallFinished { step: step.to_owned(), call: call.call, report };
+        let input = Input::CallFinished { step: step.into(), call: call.call, report };
         let decision =
             decide::decide(self.definition, &self.state, input, now).map_err(|illegal| illegal.to_string())?;
         self.calls.extend(calls(decision.commands));

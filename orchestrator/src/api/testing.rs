@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::dev::ServerHandle;
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use skald_core::{
@@ -109,9 +109,14 @@ impl Scripted {
     }
 }
 
-#[async_trait]
 impl Participants for Scripted {
-    async fn call(&self, invoke: &Invoke, _: &Term) -> CallReport {
+    fn call<'a>(&'a self, invoke: &'a Invoke, _: &'a Term) -> BoxFuture<'a, CallReport> {
+        Box::pin(self.make(invoke))
+    }
+}
+
+impl Scripted {
+    async fn make(&self, invoke: &Invoke) -> CallReport {
         let call = format!("{}:{}", invoke.step, invoke.operation);
         let started_at = WallClock.now();
         self.calls.lock().unwrap().push(invoke.clone());

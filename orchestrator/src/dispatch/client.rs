@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use skald_core::{
     classify::{CallReport, CallResult},
     decide::{Invoke, Purpose},
@@ -112,11 +112,8 @@ impl HttpParticipants {
         );
         report(now, since, CallResult::Deferred { until, why: held.text().to_owned() })
     }
-}
 
-#[async_trait]
-impl Participants for HttpParticipants {
-    async fn call(&self, invoke: &Invoke, term: &Term) -> CallReport {
+    async fn make(&self, invoke: &Invoke, term: &Term) -> CallReport {
         let asked = Instant::now();
         let Some(participant) = self.participants.get(&invoke.service) else {
             let error = format!("no participant `{}` is configured", invoke.service);
@@ -154,6 +151,12 @@ impl Participants for HttpParticipants {
         };
         self.context.spans.attempted(attempted);
         report(started_at, started, exchange.result)
+    }
+}
+
+impl Participants for HttpParticipants {
+    fn call<'a>(&'a self, invoke: &'a Invoke, term: &'a Term) -> BoxFuture<'a, CallReport> {
+        Box::pin(self.make(invoke, term))
     }
 }
 

@@ -169,25 +169,26 @@ impl Values {
     /// As a structured field's string, with quotes and backslashes escaped.
     fn add_quoted(&mut self, name: &'static HeaderName, value: &str) {
         self.text.push('"');
-        for character in value.chars() {
-            if matches!(character, '"' | '\\') {
-                self.text.push('\\');
-            }
-            self.text.push(character);
+        let mut rest = value;
+        while let Some(at) = rest.find(['"', '\\']) {
+            self.text.push_str(&rest[..at]);
+            self.text.push('\\');
+            self.text.push_str(&rest[at..=at]);
+            rest = &rest[at + 1..];
         }
+        self.text.push_str(rest);
         self.add(name, "\"");
     }
 
     fn put_into(self, headers: &mut HeaderMap) -> Result<(), Unsendable> {
+        let is_ascii = self.text.is_ascii();
         let text = Bytes::from(self.text);
         let mut from = 0;
         for (name, to) in self.ends {
-            let value = text.slice(from..to);
-            let unsendable = || Unsendable(name.to_string());
-            if !value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
-                return Err(unsendable());
-            }
-            headers.insert(name, HeaderValue::from_maybe_shared(value).map_err(|_| unsendable())?);
+            let value = HeaderValue::from_maybe_shared(text.slice(from..to)).ok();
+            // The type takes what is not ASCII.
+            let value = value.filter(|value| is_ascii || value.as_bytes().is_ascii());
+            headers.insert(name, value.ok_or_else(|| Unsendable(name.to_string()))?);
             from = to;
         }
         Ok(())

@@ -130,23 +130,19 @@ pub async fn whole(response: Response<Incoming>, bytes_max: usize) -> Result<Opt
     if body.size_hint().lower() > bytes_max as u64 {
         return Ok(None);
     }
-    let mut chunks = Vec::new();
-    let mut length = 0;
+    // Most come in one piece.
+    let (mut only, mut joined) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let Ok(chunk) = frame?.into_data() else { continue };
-        length += chunk.len();
-        if length > bytes_max {
+        if only.len() + joined.len() + chunk.len() > bytes_max {
             return Ok(None);
         }
-        chunks.push(chunk);
+        if only.is_empty() && joined.is_empty() {
+            only = chunk;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut only));
+            joined.extend_from_slice(&chunk);
+        }
     }
-    Ok(Some(match chunks.len() {
-        0 | 1 => chunks.pop().unwrap_or_default(),
-        _ => chunks.into_iter().fold(BytesMut::with_capacity(length), joined).freeze(),
-    }))
-}
-
-fn joined(mut whole: BytesMut, chunk: Bytes) -> BytesMut {
-    whole.extend_from_slice(&chunk);
-    whole
+    Ok(Some(if joined.is_empty() { only } else { joined.freeze() }))
 }

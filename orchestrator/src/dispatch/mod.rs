@@ -24,7 +24,7 @@ mod term;
 mod tests;
 mod trace;
 
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use skald_core::{classify::CallReport, decide::Invoke};
 
 pub use self::{
@@ -38,10 +38,9 @@ pub use self::{
 };
 
 /// Makes one call and reports how it ended. Implemented by the HTTP dispatcher, and by simulated participants.
-#[async_trait]
 pub trait Participants: Send + Sync + std::fmt::Debug + 'static {
     /// Never fails: whatever happens is a report. Returns within the invoke's timeout plus the waiting for a permit,
     /// which is bounded by it too. No request is sent when the term is over: that is looked at as the first
     /// byte is about to be written.
-    async fn call(&self, invoke: &Invoke, term: &Term) -> CallReport;
+    fn call<'a>(&'a self, invoke: &'a Invoke, term: &'a Term) -> BoxFuture<'a, CallReport>;
 }

@@ -36,7 +36,7 @@ pub struct Definitions {
     clock: Arc<dyn Clock>,
     /// Names of the participants that definitions may call.
     services: Vec<String>,
-    known: RwLock<BTreeMap<(String, u32), Arc<Definition>>>,
+    known: RwLock<BTreeMap<String, BTreeMap<u32, Arc<Definition>>>>,
     /// Not yet seen by the engine's shell.
     new: Mutex<Vec<Arc<Definition>>>,
 }
@@ -119,27 +119,27 @@ impl Definitions {
     pub fn get(&self, name: &str, version: Option<u32>) -> Option<Arc<Definition>> {
         let known = self.known.read().expect("nothing panics while it holds this lock");
         let (from, to) = version.map_or((0, u32::MAX), |version| (version, version));
-        known.range((name.to_owned(), from)..=(name.to_owned(), to)).next_back().map(|(_, found)| Arc::clone(found))
+        known.get(name)?.range(from..=to).next_back().map(|(_, found)| Arc::clone(found))
     }
 
     /// Every version of every definition, by name and version.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Definition>> {
         let known = self.known.read().expect("nothing panics while it holds this lock");
-        known.values().cloned().collect()
+        known.values().flat_map(BTreeMap::values).cloned().collect()
     }
 
     /// Whether some definition says that its sagas hold personal data.
     #[must_use]
     pub fn any_personal(&self) -> bool {
         let known = self.known.read().expect("nothing panics while it holds this lock");
-        known.values().any(|definition| definition.personal.is_some())
+        known.values().flat_map(BTreeMap::values).any(|definition| definition.personal.is_some())
     }
 
     fn add(&self, definition: Arc<Definition>) {
         self.new.lock().expect("nothing panics while it holds this lock").push(Arc::clone(&definition));
-        let key = (definition.name.clone(), definition.version);
-        self.known.write().expect("nothing panics while it holds this lock").insert(key, definition);
+        let mut known = self.known.write().expect("nothing panics while it holds this lock");
+        known.entry(definition.name.clone()).or_default().insert(definition.version, definition);
     }
 
     /// Hands every definition that became known since the last time to `take`.

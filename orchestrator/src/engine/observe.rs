@@ -176,7 +176,7 @@ mod tests {
             origin: Origin::default(),
             event,
         };
-        let undone = StepStarted { step: "pay".to_owned(), operation: Operation::Compensation, ahead: Vec::new() };
+        let undone = StepStarted { step: "pay".into(), operation: Operation::Compensation, ahead: Vec::new() };
         let events = vec![event(6, undone.into()), event(7, SagaCompensated {}.into())];
         Transition { shard: Shard(0), row, events, start_key: None, sealed_under: None }
     }

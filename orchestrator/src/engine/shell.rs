@@ -39,12 +39,12 @@ use crate::{
 };
 
 /// Of those that came in, so many are taken before something else is.
-const REQUESTS_TOGETHER: usize = 256;
+const TAKEN_TOGETHER: usize = 256;
 
 #[derive(Debug)]
 struct Landed {
     saga: SagaId,
-    step: String,
+    step: Arc<str>,
     call: u64,
     report: CallReport,
 }
@@ -74,8 +74,9 @@ pub(super) struct Shell {
     /// When those who had left were last forgotten.
     swept_at: Instant,
     census: Census,
-    /// None: its shard was given up or lost, and the call with it.
-    calls: JoinSet<Option<Landed>>,
+    /// For each call.
+    landing: mpsc::UnboundedSender<Landed>,
+    landed: mpsc::UnboundedReceiver<Landed>,
     loads: JoinSet<LoadedStreams>,
     look_ups: JoinSet<LookedUp>,
     commit: Option<JoinHandle<Result<(), CommitError>>>,
@@ -104,6 +105,7 @@ enum Phase {
 
 impl Shell {
     pub fn new(parts: Parts, health: Arc<RwLock<Health>>, committed: watch::Sender<u64>) -> Self {
+        let (landing, landed) = mpsc::unbounded_channel();
         Self {
             writer: Writer::new(parts.limits),
             keeper: Keeper::new(&parts),
@@ -114,7 +116,8 @@ impl Shell {
             watchers: HashMap::new(),
             awaited: Awaited::default(),
             swept_at: Instant::now(),
-            calls: JoinSet::new(),
+            landing,
+            landed,
             loads: JoinSet::new(),
             look_ups: JoinSet::new(),
             commit: None,
@@ -125,7 +128,8 @@ impl Shell {
     }
 
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut heard = Vec::with_capacity(REQUESTS_TOGETHER);
+        let mut heard = Vec::with_capacity(TAKEN_TOGETHER);
+        let mut landed = Vec::with_capacity(TAKEN_TOGETHER);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         while self.phase != Phase::Stopped || self.commit.is_some() {
             // One that comes too early costs less than moving it each time.
@@ -137,20 +141,17 @@ impl Shell {
                 biased;
                 change = self.keeper.next(), if self.phase != Phase::Stopped => self.shards_changed(change),
                 result = finished(&mut self.commit) => self.committed(result),
-                Some(landed) = self.calls.join_next() => {
-                    self.landed(landed);
-                    while let Some(landed) = self.calls.try_join_next() {
-                        self.landed(landed);
-                    }
+                _ = self.landed.recv_many(&mut landed, TAKEN_TOGETHER) => {
+                    landed.drain(..).for_each(|landed| self.landed(landed));
                 }
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
                 Some(looked_up) = self.look_ups.join_next() => self.looked_up(looked_up),
-                _ = requests.recv_many(&mut heard, REQUESTS_TOGETHER) => {}
+                _ = requests.recv_many(&mut heard, TAKEN_TOGETHER) => {}
                 () = &mut alarm => {}
             }
             // Also when something else came first, which under load is always so: whether there is room for a start is to be
             // known at once.
-            while heard.len() < REQUESTS_TOGETHER
+            while heard.len() < TAKEN_TOGETHER
                 && let Ok(request) = requests.try_recv()
             {
                 heard.push(request);
@@ -218,13 +219,10 @@ impl Shell {
         self.writer.committed(result, now);
     }
 
-    fn landed(&mut self, landed: Result<Option<Landed>, tokio::task::JoinError>) {
+    fn landed(&mut self, landed: Landed) {
         let now = self.now();
-        match landed {
-            Ok(Some(Landed { saga, step, call, report })) => self.writer.call_finished(saga, step, call, report, now),
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a call's task failed"),
-        }
+        let Landed { saga, step, call, report } = landed;
+        self.writer.call_finished(saga, step, call, report, now);
     }
 
     fn loaded(&mut self, loaded: Result<LoadedStreams, tokio::task::JoinError>) {
@@ -386,12 +384,15 @@ impl Shell {
         // Without a term the shard is gone and the writer is about to hear of it; the next owner makes the call.
         let Some(term) = self.keeper.term(invoke.saga.shard(self.parts.limits.shards)) else { return };
         let participants = Arc::clone(&self.parts.participants);
-        self.calls.spawn(async move {
+        let landing = self.landing.clone();
+        tokio::spawn(async move {
             let report = tokio::select! {
                 report = participants.call(&invoke, &term) => report,
-                () = term.ended() => return None,
+                // Its shard was given up or lost, and the call with it.
+                () = term.ended() => return,
             };
-            Some(Landed { saga: invoke.saga, step: invoke.step.to_string(), call: invoke.call, report })
+            // The engine may have ended.
+            let _ = landing.send(Landed { saga: invoke.saga, step: invoke.step, call: invoke.call, report });
         });
     }
 

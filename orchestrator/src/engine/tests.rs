@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use skald_core::{
     classify::CallReport,
@@ -65,12 +65,14 @@ impl Drop for Cut {
     }
 }
 
-#[async_trait]
 impl Participants for Mute {
-    async fn call(&self, invoke: &Invoke, _: &Term) -> CallReport {
+    fn call<'a>(&'a self, invoke: &'a Invoke, _: &'a Term) -> BoxFuture<'a, CallReport> {
         self.made.lock().unwrap().push(invoke.saga);
-        let _cut = Cut { saga: invoke.saga, cut: Arc::clone(&self.cut) };
-        std::future::pending().await
+        let cut = Cut { saga: invoke.saga, cut: Arc::clone(&self.cut) };
+        Box::pin(async move {
+            let _cut = cut;
+            std::future::pending().await
+        })
     }
 }
 

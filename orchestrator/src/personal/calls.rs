@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use skald_core::{
     classify::{Body, CallReport, CallResult},
@@ -71,12 +71,8 @@ impl SealedCalls {
         };
         CallReport { started_at: now, duration: Millis(0), result }
     }
-}
 
-#[async_trait]
-impl Participants for SealedCalls {
-    async fn call(&self, invoke: &Invoke, term: &Term) -> CallReport {
-        let Some(sealed) = &invoke.sealed else { return self.participants.call(invoke, term).await };
+    async fn call_opened(&self, invoke: &Invoke, sealed: &Sealed, term: &Term) -> CallReport {
         match self.open(invoke, sealed).await {
             Ok((opened, echo)) => {
                 let mut report = self.participants.call(&opened, term).await;
@@ -84,6 +80,15 @@ impl Participants for SealedCalls {
                 report
             }
             Err(why) => self.not_made(invoke, why),
+        }
+    }
+}
+
+impl Participants for SealedCalls {
+    fn call<'a>(&'a self, invoke: &'a Invoke, term: &'a Term) -> BoxFuture<'a, CallReport> {
+        match &invoke.sealed {
+            Some(sealed) => Box::pin(self.call_opened(invoke, sealed, term)),
+            None => self.participants.call(invoke, term),
         }
     }
 }

@@ -101,8 +101,8 @@ impl<'a> Machine<'a> {
         self.calls.push(invoke);
     }
 
-    pub fn id(&self, index: usize) -> String {
-        self.definition.steps[index].id.clone()
+    pub fn id(&self, index: usize) -> Arc<str> {
+        Arc::clone(&self.state.steps[index].id)
     }
 
     pub fn index(&self, step: &str) -> Result<usize, IllegalInput> {
@@ -332,7 +332,7 @@ impl<'a> Machine<'a> {
         if self.state.failure.is_some() {
             return;
         }
-        let step = step.map(|index| self.id(index));
+        let step = step.map(|index| self.id(index).to_string());
         let doubted = self.maybe_called_ahead();
         self.emit(SagaFailed { step, code: code.to_owned(), reason: reason.to_owned() });
         if self.state.mode == Mode::Choreographed {
@@ -430,7 +430,7 @@ impl<'a> Machine<'a> {
 
     /// The steps to announce with the action of step `index`: those that follow when what is under way succeeds, and
     /// those that follow these, as far as their definition allows.
-    fn ahead_of(&self, index: usize) -> Vec<String> {
+    fn ahead_of(&self, index: usize) -> Vec<Arc<str>> {
         let mut ahead = Vec::new();
         // Of each step: whether it passes when all goes well. Needs come before those that need them.
         let mut expected: Vec<bool> = Vec::with_capacity(self.state.steps.len());
@@ -443,7 +443,7 @@ impl<'a> Machine<'a> {
                 && !step.needs.iter().all(|need| self.state.steps[*need].is_passed())
                 && step.ahead_after.as_ref().is_some_and(|after| after.iter().all(|at| self.state.steps[*at].is_passed()));
             if announced {
-                ahead.push(step.id.clone());
+                ahead.push(Arc::clone(&state.id));
             }
             expected.push(under_way || announced || state.is_passed());
         }

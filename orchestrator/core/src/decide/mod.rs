@@ -72,7 +72,7 @@ pub enum Input {
         takeovers_max: u32,
     },
     CallFinished {
-        step: String,
+        step: Arc<str>,
         call: u64,
         report: CallReport,
     },

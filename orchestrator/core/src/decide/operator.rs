@@ -203,7 +203,7 @@ impl Machine<'_> {
         let index = self.index(step)?;
         let operation = self.waiting_operation(index)?;
         let attempt = self.state.steps[index].work.attempts;
-        let step = step.to_owned();
+        let step = self.id(index);
         match (operation, resolution) {
             (Operation::Action, Resolution::Succeeded { output }) => {
                 self.check_output(index, output.is_some())?;
@@ -236,11 +236,11 @@ impl Machine<'_> {
             Operation::Action => {
                 self.check_output(index, output.is_some())?;
                 self.emit(acted);
-                self.emit(StepSkipped { step: step.to_owned(), output: output.map(Arc::new), by_operator: true });
+                self.emit(StepSkipped { step: self.id(index), output: output.map(Arc::new), by_operator: true });
             }
             Operation::Compensation => {
                 self.emit(acted);
-                self.emit(CompensationSkipped { step: step.to_owned() });
+                self.emit(CompensationSkipped { step: self.id(index) });
             }
         }
         Ok(())

@@ -154,6 +154,7 @@ impl Machine<'_> {
         if status.operation() != Some(operation) {
             return Err(IllegalInput::NotUnderWay { step, operation, status });
         }
+        let step = self.id(index);
         let call = CallNote { called_at: started_at, duration_ms: duration.map(|span| span.0), ..CallNote::default() };
         let attempt = self.attempt_of(index, &call);
         let origin = Origin { event_id: Some(event_id), causation_id };

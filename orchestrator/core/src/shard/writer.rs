@@ -344,7 +344,7 @@ impl<R, A> Writer<R, A> {
     }
 
     /// A call ended. Ignored when its saga is not in memory any more: whoever owns it now calls again.
-    pub fn call_finished(&mut self, saga: SagaId, step: String, call: u64, report: CallReport, now: Timestamp) {
+    pub fn call_finished(&mut self, saga: SagaId, step: Arc<str>, call: u64, report: CallReport, now: Timestamp) {
         self.call_ended(saga, call);
         if self.residence.is_resident(saga) {
             self.deliver(saga, Input::CallFinished { step, call, report }, None, now);

@@ -68,7 +68,7 @@ impl World {
             return self.crash(index, "before its call");
         }
         let started_at = self.replicas[index].estimate(self.now);
-        let (saga, step, call) = (invoke.saga, invoke.step.to_string(), invoke.call);
+        let (saga, step, call) = (invoke.saga, Arc::clone(&invoke.step), invoke.call);
         self.replicas[index].calls.insert(call, saga);
         let ended = |result| Message::CallEnded { saga, step, call, started_at, result };
         let unsent = match trouble.on_the_way {
@@ -164,7 +164,7 @@ impl World {
         let Invoke { saga, step, call, .. } = &*request.invoke;
         let message = Message::CallEnded {
             saga: *saga,
-            step: step.to_string(),
+            step: Arc::clone(step),
             call: *call,
             started_at: request.started_at,
             result: CallResult::Answered(answer),

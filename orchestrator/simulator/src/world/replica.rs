@@ -6,7 +6,10 @@
 //! | for this run of it | is stopped (SIGSTOP) | waits, and is processed with all others when it goes on |
 //! | for an earlier run, or none runs | | is lost |
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use skald_core::{
     classify::CallResult,
@@ -44,7 +47,7 @@ pub enum Message {
     CommitEnded(Result<(), CommitError>),
     CallEnded {
         saga: SagaId,
-        step: String,
+        step: Arc<str>,
         call: u64,
         started_at: Timestamp,
         result: CallResult,

@@ -1,5 +1,7 @@
 //! The shell around writer and leases, as production has it: time first, then what came, then what they ask for.
 
+use std::sync::Arc;
+
 use skald_core::{
     classify::{CallReport, CallResult},
     ids::Shard,
@@ -73,7 +75,7 @@ impl World {
                     let duration = started_at.until(estimate);
                     let text = format_result(&result);
                     let report = CallReport { started_at, duration, result };
-                    replica.writer.call_finished(saga, step.clone(), call, report, estimate);
+                    replica.writer.call_finished(saga, Arc::clone(&step), call, report, estimate);
                     self.tell([3, word(saga), call], || format!("{to} gets {text} of {} {step}", short(saga)));
                 }
             }

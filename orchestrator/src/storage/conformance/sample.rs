@@ -156,13 +156,13 @@ impl Saga {
 }
 
 pub fn step_started(step: &str) -> Event {
-    StepStarted { step: step.to_owned(), operation: Operation::Action, ahead: Vec::new() }.into()
+    StepStarted { step: step.into(), operation: Operation::Action, ahead: Vec::new() }.into()
 }
 
 pub fn step_succeeded(step: &str) -> Event {
     let call = CallNote::new(START, Millis(12), Some(200), None);
     let output = Arc::new(serde_json::json!({"total": 1200}));
-    StepSucceeded { step: step.to_owned(), attempt: 1, call, output }.into()
+    StepSucceeded { step: step.into(), attempt: 1, call, output }.into()
 }
 
 /// A batch of these transitions under the epochs of `owned`.

@@ -8,7 +8,7 @@ use super::*;
 
 fn announced(driven: &Driven) -> Vec<(&str, Vec<&str>)> {
     let started = driven.events.iter().filter_map(|recorded| match &recorded.event {
-        Event::StepStarted(event) => Some((event.step.as_str(), event.ahead.iter().map(String::as_str).collect())),
+        Event::StepStarted(event) => Some((&*event.step, event.ahead.iter().map(|step| &**step).collect())),
         _ => None,
     });
     started.collect()
@@ -73,9 +73,9 @@ fn chain() -> Driven {
 
 fn kinds_since(driven: &Driven, version: usize) -> Vec<(&'static str, String)> {
     let of = |recorded: &Recorded| match &recorded.event {
-        Event::StepUnknown(event) => event.step.clone(),
-        Event::StepStarted(event) => event.step.clone(),
-        Event::StepRejected(event) => event.step.clone(),
+        Event::StepUnknown(event) => event.step.to_string(),
+        Event::StepStarted(event) => event.step.to_string(),
+        Event::StepRejected(event) => event.step.to_string(),
         _ => String::new(),
     };
     driven.events[version..].iter().map(|recorded| (recorded.event.kind(), of(recorded))).collect()

@@ -173,7 +173,7 @@ impl Driven {
 
     pub fn finish(&mut self, call: &Invoke, result: CallResult) {
         let report = CallReport { started_at: self.now, duration: Millis(5), result };
-        self.input(Input::CallFinished { step: String::from(&*call.step), call: call.call, report }).unwrap();
+        self.input(Input::CallFinished { step: Arc::clone(&call.step), call: call.call, report }).unwrap();
     }
 
     /// Takes the only call in flight.
@@ -212,7 +212,7 @@ impl Driven {
         self.events
             .iter()
             .filter_map(|recorded| match &recorded.event {
-                Event::StepStarted(event) if event.operation == Operation::Compensation => Some(event.step.clone()),
+                Event::StepStarted(event) if event.operation == Operation::Compensation => Some(event.step.to_string()),
                 _ => None,
             })
             .collect()

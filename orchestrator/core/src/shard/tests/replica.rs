@@ -208,7 +208,7 @@ impl Replica {
 
     fn report(&mut self, call: &Invoke, result: CallResult) {
         let report = CallReport { started_at: self.now, duration: Millis(1), result };
-        self.writer.call_finished(call.saga, call.step.to_string(), call.call, report, self.now);
+        self.writer.call_finished(call.saga, Arc::clone(&call.step), call.call, report, self.now);
     }
 
     fn end_load(&mut self, failed: bool) {
