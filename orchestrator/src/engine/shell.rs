@@ -38,8 +38,12 @@ use crate::{
     storage::{Store, StoreError},
 };
 
+/// With more calls in flight than this, some are about to end with the one that did. What woke the engine ran on the same thread;
+/// others that are ready there run first, and what they bring is taken together.
+const ALONE: usize = 4;
+
 /// Of those that came in, so many are taken before something else is.
-const TAKEN_TOGETHER: usize = 256;
+const REQUESTS_TOGETHER: usize = 256;
 
 #[derive(Debug)]
 struct Landed {
@@ -128,8 +132,7 @@ impl Shell {
     }
 
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut heard = Vec::with_capacity(TAKEN_TOGETHER);
-        let mut landed = Vec::with_capacity(TAKEN_TOGETHER);
+        let mut heard = Vec::with_capacity(REQUESTS_TOGETHER);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         while self.phase != Phase::Stopped || self.commit.is_some() {
             // One that comes too early costs less than moving it each time.
@@ -141,17 +144,23 @@ impl Shell {
                 biased;
                 change = self.keeper.next(), if self.phase != Phase::Stopped => self.shards_changed(change),
                 result = finished(&mut self.commit) => self.committed(result),
-                _ = self.landed.recv_many(&mut landed, TAKEN_TOGETHER) => {
-                    landed.drain(..).for_each(|landed| self.landed(landed));
+                Some(landed) = self.landed.recv() => {
+                    self.landed(landed);
+                    if self.writer.in_flight() > ALONE {
+                        tokio::task::yield_now().await;
+                    }
+                    while let Ok(landed) = self.landed.try_recv() {
+                        self.landed(landed);
+                    }
                 }
                 Some(loaded) = self.loads.join_next() => self.loaded(loaded),
                 Some(looked_up) = self.look_ups.join_next() => self.looked_up(looked_up),
-                _ = requests.recv_many(&mut heard, TAKEN_TOGETHER) => {}
+                _ = requests.recv_many(&mut heard, REQUESTS_TOGETHER) => {}
                 () = &mut alarm => {}
             }
             // Also when something else came first, which under load is always so: whether there is room for a start is to be
             // known at once.
-            while heard.len() < TAKEN_TOGETHER
+            while heard.len() < REQUESTS_TOGETHER
                 && let Ok(request) = requests.try_recv()
             {
                 heard.push(request);

@@ -256,6 +256,12 @@ impl<R, A> Writer<R, A> {
         }
     }
 
+    /// Calls that were asked for and have not ended.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// Why commits are not getting through at the moment, if they are not.
     #[must_use]
     pub fn stalled(&self) -> Option<&str> {
