@@ -262,7 +262,10 @@ impl<R, A> Writer<R, A> {
         let total = self.limits.shards;
         let gone = |shard: Shard| shards.contains(&shard);
         for shard in shards {
-            self.in_flight -= self.owned.remove(shard).map_or(0, |owned| owned.calls.len());
+            if let Some(owned) = self.owned.remove(shard) {
+                self.in_flight -= owned.calls.len();
+                self.calling -= owned.calling();
+            }
         }
         self.timers.retain(|saga| !gone(saga.shard(total)));
         let mut owed = self.residence.retain(|saga| !gone(saga.shard(total)));

@@ -58,14 +58,18 @@ impl<R, A> Writer<R, A> {
         if let Some(owned) = self.owned.get_mut(&shard)
             && !owned.draining
         {
-            self.in_flight += usize::from(owned.calls.insert(invoke.call));
+            self.calling += usize::from(!owned.is_calling(invoke.saga));
+            self.in_flight += usize::from(owned.calls.insert((invoke.saga, invoke.call)));
             self.effects.push_back(Effect::Invoke(invoke));
         }
     }
 
     pub(super) fn call_ended(&mut self, saga: SagaId, call: u64) {
-        if let Some(owned) = self.owned.get_mut(&saga.shard(self.limits.shards)) {
-            self.in_flight -= usize::from(owned.calls.remove(&call));
+        if let Some(owned) = self.owned.get_mut(&saga.shard(self.limits.shards))
+            && owned.calls.remove(&(saga, call))
+        {
+            self.in_flight -= 1;
+            self.calling -= usize::from(!owned.is_calling(saga));
         }
     }
 }

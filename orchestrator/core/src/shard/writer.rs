@@ -186,6 +186,8 @@ pub struct Writer<R, A = R> {
     recovery: Recovery,
     /// Calls of all owned shards.
     pub(super) in_flight: usize,
+    /// Sagas of all owned shards with calls in flight.
+    pub(super) calling: usize,
     /// Up to which epoch the owners of a shard are known to have died over it, or before. Kept when the shard is lost, as
     /// it may be before anything was carried on.
     pub(super) died: BTreeMap<Shard, Epoch>,
@@ -203,8 +205,19 @@ pub(super) struct Owned {
     pub suspects: BTreeSet<SagaId>,
     /// Nothing new begins here: the shard is being given up.
     pub draining: bool,
-    /// Numbers of the calls in flight, which no two calls share.
-    pub calls: BTreeSet<u64>,
+    /// The calls in flight, with numbers that no two calls share.
+    pub calls: BTreeSet<(SagaId, u64)>,
+}
+
+impl Owned {
+    pub fn is_calling(&self, saga: SagaId) -> bool {
+        self.calls.range((saga, u64::MIN)..=(saga, u64::MAX)).next().is_some()
+    }
+
+    /// Sagas with calls in flight.
+    pub fn calling(&self) -> usize {
+        self.calls.iter().map(|(saga, _)| saga).collect::<BTreeSet<_>>().len()
+    }
 }
 
 /// The shard in which a keyed start lives.
@@ -227,6 +240,7 @@ impl<R, A> Writer<R, A> {
             timers: Timers::default(),
             recovery: Recovery::default(),
             in_flight: 0,
+            calling: 0,
             died: BTreeMap::new(),
             commits: Commits::default(),
             effects: VecDeque::new(),
@@ -312,10 +326,10 @@ impl<R, A> Writer<R, A> {
             && self.commits.stalled().is_none()
     }
 
-    /// Calls in flight, what waits for a commit while nothing of it is called, and sagas that are being begun: those that wait
-    /// for something else are no load.
+    /// Sagas with calls in flight, what waits for a commit while nothing of it is called, and sagas that are being begun: those
+    /// that wait for something else are no load.
     pub(super) fn active(&self) -> usize {
-        self.in_flight + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
+        self.calling + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
     }
 
     /// Begins a saga. `reply` is answered when its first events are durable.

@@ -5,7 +5,7 @@ mod leases;
 mod replica;
 mod store;
 
-use alloc::{collections::BTreeMap, vec, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec, vec::Vec};
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -13,6 +13,7 @@ use serde_json::json;
 use self::{appends::AppendAsk, replica::Replica, store::Store};
 use super::admission::BURST;
 use crate::{
+    decide::Invoke,
     decide::tests::{
         TAKEOVERS_MAX,
         world::{Fate, Mark},
@@ -274,6 +275,25 @@ fn no_more_starts_are_taken_at_once_than_are_known_to_fare_well() {
     assert_eq!(replica.refusals, [Refusal::Overloaded]);
     replica.heal();
     assert_eq!(replica.acknowledged.len(), BURST);
+}
+
+#[test]
+fn a_saga_is_one_load_however_many_calls_it_makes_at_once() {
+    let mut replica = Replica::new();
+    replica.happen(&Happening::Start { key: None });
+    replica.happen(&Happening::CommitEnds(CommitFate::Applied));
+    let first = replica.calls_made()[0].clone();
+    let load = |replica: &Replica| (replica.writer.in_flight(), replica.writer.active());
+    let (1, alone) = load(&replica) else { panic!("one call is made") };
+    let more = first.call + 1..first.call + 50;
+    for call in more.clone() {
+        replica.writer.invoke(Box::new(Invoke { call, ..first.clone() }));
+    }
+    assert_eq!(load(&replica), (50, alone));
+    more.for_each(|call| replica.writer.call_ended(first.saga, call));
+    assert_eq!(load(&replica), (1, alone));
+    replica.writer.call_ended(first.saga, first.call);
+    assert_eq!(load(&replica), (0, alone - 1));
 }
 
 #[test]
