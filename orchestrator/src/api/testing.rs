@@ -107,15 +107,7 @@ impl Scripted {
     pub fn release(&self, call: &str) {
         self.held.send_modify(|held| held.retain(|other| other != call));
     }
-}
 
-impl Participants for Scripted {
-    fn call<'a>(&'a self, invoke: &'a Invoke, _: &'a Term) -> BoxFuture<'a, CallReport> {
-        Box::pin(self.make(invoke))
-    }
-}
-
-impl Scripted {
     async fn make(&self, invoke: &Invoke) -> CallReport {
         let call = format!("{}:{}", invoke.step, invoke.operation);
         let started_at = WallClock.now();
@@ -125,6 +117,12 @@ impl Scripted {
         let scripted = self.answers.lock().unwrap().get(&call).cloned();
         let result = scripted.unwrap_or_else(|| answered(200, json!({"total": 100})));
         CallReport { started_at, duration: Millis(3), result }
+    }
+}
+
+impl Participants for Scripted {
+    fn call<'a>(&'a self, invoke: &'a Invoke, _: &'a Term) -> BoxFuture<'a, CallReport> {
+        Box::pin(self.make(invoke))
     }
 }
 

@@ -87,7 +87,7 @@ impl Base {
     }
 }
 
-/// By byte.
+/// The characters that a URL parser leaves in a path as they are, but for dot segments.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut rest: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&()*+,;=:@/?%";
@@ -98,7 +98,6 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// Does a URL parser leave a path of these characters as it is, but for dot segments?
 fn is_plain(path: &str) -> bool {
     path.bytes().all(|byte| PLAIN[usize::from(byte)])
 }

@@ -38,9 +38,9 @@ use crate::{
     storage::{Store, StoreError},
 };
 
-/// With more calls in flight than this, some are about to end with the one that did. What woke the engine ran on the same thread;
-/// others that are ready there run first, and what they bring is taken together.
-const ALONE: usize = 4;
+/// With more calls in flight than this, others are about to end with the one that did: they go first on this thread, and the
+/// engine takes all of them together.
+const FEW_IN_FLIGHT: usize = 4;
 
 /// Of those that came in, so many are taken before something else is.
 const REQUESTS_TOGETHER: usize = 256;
@@ -78,9 +78,9 @@ pub(super) struct Shell {
     /// When those who had left were last forgotten.
     swept_at: Instant,
     census: Census,
-    /// For each call.
+    /// Where a call's task tells how it ended.
     landing: mpsc::UnboundedSender<Landed>,
-    landed: mpsc::UnboundedReceiver<Landed>,
+    landings: mpsc::UnboundedReceiver<Landed>,
     loads: JoinSet<LoadedStreams>,
     look_ups: JoinSet<LookedUp>,
     commit: Option<JoinHandle<Result<(), CommitError>>>,
@@ -109,7 +109,7 @@ enum Phase {
 
 impl Shell {
     pub fn new(parts: Parts, health: Arc<RwLock<Health>>, committed: watch::Sender<u64>) -> Self {
-        let (landing, landed) = mpsc::unbounded_channel();
+        let (landing, landings) = mpsc::unbounded_channel();
         Self {
             writer: Writer::new(parts.limits),
             keeper: Keeper::new(&parts),
@@ -121,7 +121,7 @@ impl Shell {
             awaited: Awaited::default(),
             swept_at: Instant::now(),
             landing,
-            landed,
+            landings,
             loads: JoinSet::new(),
             look_ups: JoinSet::new(),
             commit: None,
@@ -144,12 +144,12 @@ impl Shell {
                 biased;
                 change = self.keeper.next(), if self.phase != Phase::Stopped => self.shards_changed(change),
                 result = finished(&mut self.commit) => self.committed(result),
-                Some(landed) = self.landed.recv() => {
+                Some(landed) = self.landings.recv() => {
                     self.landed(landed);
-                    if self.writer.in_flight() > ALONE {
+                    if self.writer.in_flight() > FEW_IN_FLIGHT {
                         tokio::task::yield_now().await;
                     }
-                    while let Ok(landed) = self.landed.try_recv() {
+                    while let Ok(landed) = self.landings.try_recv() {
                         self.landed(landed);
                     }
                 }
@@ -228,9 +228,8 @@ impl Shell {
         self.writer.committed(result, now);
     }
 
-    fn landed(&mut self, landed: Landed) {
+    fn landed(&mut self, Landed { saga, step, call, report }: Landed) {
         let now = self.now();
-        let Landed { saga, step, call, report } = landed;
         self.writer.call_finished(saga, step, call, report, now);
     }
 

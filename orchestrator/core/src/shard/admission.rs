@@ -84,7 +84,7 @@ impl Admission {
     }
 }
 
-/// `part` of `whole` so many sagas.
+/// So many sagas, times `part`, divided by `whole`.
 const fn share(sagas: usize, part: i64, whole: i64) -> usize {
     (sagas as u128 * part.unsigned_abs() as u128 / whole.unsigned_abs() as u128) as usize
 }

@@ -264,7 +264,7 @@ impl<R, A> Writer<R, A> {
         for shard in shards {
             if let Some(owned) = self.owned.remove(shard) {
                 self.in_flight -= owned.calls.len();
-                self.calling -= owned.calling();
+                self.sagas_calling -= owned.sagas_calling();
             }
         }
         self.timers.retain(|saga| !gone(saga.shard(total)));

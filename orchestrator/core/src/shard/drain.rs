@@ -58,7 +58,7 @@ impl<R, A> Writer<R, A> {
         if let Some(owned) = self.owned.get_mut(&shard)
             && !owned.draining
         {
-            self.calling += usize::from(!owned.is_calling(invoke.saga));
+            self.sagas_calling += usize::from(!owned.is_calling(invoke.saga));
             self.in_flight += usize::from(owned.calls.insert((invoke.saga, invoke.call)));
             self.effects.push_back(Effect::Invoke(invoke));
         }
@@ -69,7 +69,7 @@ impl<R, A> Writer<R, A> {
             && owned.calls.remove(&(saga, call))
         {
             self.in_flight -= 1;
-            self.calling -= usize::from(!owned.is_calling(saga));
+            self.sagas_calling -= usize::from(!owned.is_calling(saga));
         }
     }
 }

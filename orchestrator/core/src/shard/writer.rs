@@ -187,7 +187,7 @@ pub struct Writer<R, A = R> {
     /// Calls of all owned shards.
     pub(super) in_flight: usize,
     /// Sagas of all owned shards with calls in flight.
-    pub(super) calling: usize,
+    pub(super) sagas_calling: usize,
     /// Up to which epoch the owners of a shard are known to have died over it, or before. Kept when the shard is lost, as
     /// it may be before anything was carried on.
     pub(super) died: BTreeMap<Shard, Epoch>,
@@ -215,7 +215,7 @@ impl Owned {
     }
 
     /// Sagas with calls in flight.
-    pub fn calling(&self) -> usize {
+    pub fn sagas_calling(&self) -> usize {
         self.calls.iter().map(|(saga, _)| saga).collect::<BTreeSet<_>>().len()
     }
 }
@@ -240,7 +240,7 @@ impl<R, A> Writer<R, A> {
             timers: Timers::default(),
             recovery: Recovery::default(),
             in_flight: 0,
-            calling: 0,
+            sagas_calling: 0,
             died: BTreeMap::new(),
             commits: Commits::default(),
             effects: VecDeque::new(),
@@ -329,7 +329,7 @@ impl<R, A> Writer<R, A> {
     /// Sagas with calls in flight, what waits for a commit while nothing of it is called, and sagas that are being begun: those
     /// that wait for something else are no load.
     pub(super) fn active(&self) -> usize {
-        self.calling + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
+        self.sagas_calling + self.commits.queued() - self.commits.unhurried.len() + self.commits.beginning()
     }
 
     /// Begins a saga. `reply` is answered when its first events are durable.

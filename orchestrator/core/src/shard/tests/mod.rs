@@ -13,10 +13,12 @@ use serde_json::json;
 use self::{appends::AppendAsk, replica::Replica, store::Store};
 use super::admission::BURST;
 use crate::{
-    decide::Invoke,
-    decide::tests::{
-        TAKEOVERS_MAX,
-        world::{Fate, Mark},
+    decide::{
+        Invoke,
+        tests::{
+            TAKEOVERS_MAX,
+            world::{Fate, Mark},
+        },
     },
     ids::Shard,
     shard::writer::{Effect, Refusal},
