@@ -157,17 +157,18 @@ impl Engine {
     ///
     /// When the start was not accepted. Nothing exists then, except perhaps after `InDoubt`.
     pub async fn start(&self, request: StartRequest, wait: Option<Duration>) -> Result<Started, Refusal> {
+        let (answer, answered) = oneshot::channel();
         let (settled, history) = oneshot::channel();
-        let settled = wait.map(|_| settled);
-        let request = Box::new(request);
-        let row = self.ask(|answer| Request::Start { request, reply: Reply { answer, settled } }).await?;
+        let reply = Reply { answer, settled: wait.map(|_| settled) };
+        self.send(Request::Start { request: Box::new(request), reply })?;
+        // Who waits for the end is not woken for the beginning; a refusal ends the wait.
         if let Some(wait) = wait
             && let Ok(Ok(history)) = tokio::time::timeout(wait, history).await
             && let Some(started) = history.into_started()
         {
             return Ok(started);
         }
-        Ok(row.into())
+        received(answered).await.map(Started::from)
     }
 
     /// Applies an operator's command; answers once it is durable.
@@ -247,9 +248,17 @@ impl Engine {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.requests.try_send(request(answer)).map_err(|_| Refusal::Overloaded)?;
-        answered.await.unwrap_or(Err(Refusal::NotOwner))
+        self.send(request(answer))?;
+        received(answered).await
     }
+
+    fn send(&self, request: Request) -> Result<(), Refusal> {
+        self.requests.try_send(request).map_err(|_| Refusal::Overloaded)
+    }
+}
+
+async fn received<T>(answer: oneshot::Receiver<Result<T, Refusal>>) -> Result<T, Refusal> {
+    answer.await.unwrap_or(Err(Refusal::NotOwner))
 }
 
 /// A process whose engine died must not look alive: others take its shards when its leases run out.

@@ -19,10 +19,11 @@ use skald_core::{
         batch::Fence,
         writer::{Limits, StartRequest, shard_of_key},
     },
+    state::Status,
     time::{Millis, Timestamp},
 };
 
-use super::{EXIT_ENGINE_FAILED, Engine, Parts, Refusal, definitions::Definitions, end_on_panic};
+use super::{EXIT_ENGINE_FAILED, Engine, Parts, Refusal, Started, definitions::Definitions, end_on_panic};
 use crate::{
     clock::{Clock, DatabaseClock},
     dispatch::{Participants, Term},
@@ -148,6 +149,10 @@ impl Running {
     }
 
     async fn begin_under(&mut self, key: Option<String>) -> Result<SagaId, Refusal> {
+        self.begin_and_wait(key, None).await.map(|started| started.row.id)
+    }
+
+    async fn begin_and_wait(&mut self, key: Option<String>, wait: Option<Duration>) -> Result<Started, Refusal> {
         self.started += 1;
         let request = StartRequest {
             definition: self.definitions.get("call", None).unwrap(),
@@ -159,7 +164,7 @@ impl Running {
             subject: None,
             entropy: [self.started; 10],
         };
-        self.engine.start(request, None).await.map(|started| started.row.id)
+        self.engine.start(request, wait).await
     }
 
     /// A saga in each shard, each with a call in flight.
@@ -232,6 +237,17 @@ async fn a_stop_waits_for_calls_no_longer_than_its_grace_and_frees_what_is_idle_
     assert_eq!(running.participants.cut(), [saga]);
     assert!(running.store.shards().await.unwrap().iter().all(|row| row.owner.is_none()));
     assert_eq!(running.metrics.shards.released.get(), 2);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_hears_of_a_refusal_at_once_and_of_the_beginning_when_the_time_is_over() {
+    let mut running = Running::start().await;
+    let key = || Some("key".to_owned());
+    let begun = running.begin_and_wait(key(), Some(Duration::from_millis(1))).await.unwrap();
+    assert_eq!(begun.row.status, Status::Running);
+    let hour = Duration::from_secs(3600);
+    let again = tokio::time::timeout(Duration::from_secs(30), running.begin_and_wait(key(), Some(hour))).await;
+    assert!(again.expect("not after an hour").is_err());
 }
 
 #[tokio::test]
