@@ -44,12 +44,12 @@ pub(super) enum Purpose {
     Verify,
 }
 
-/// Carries it out and tells of it, to the last line. Holds `_turn` as long.
+/// Carries it out and tells of it, to the last line. Who has read that may ask for the next one, so `turn` is over before.
 pub(super) async fn run(
     projector: std::sync::Arc<Projector>,
     purpose: Purpose,
     progress: Progress,
-    _turn: OwnedSemaphorePermit,
+    turn: OwnedSemaphorePermit,
 ) {
     let name = projector.projection().name();
     let replay = Replay { projector: &projector, progress: &progress, started: Instant::now() };
@@ -64,6 +64,7 @@ pub(super) async fn run(
         tracing::warn!(projection = name, ?purpose, %error, "a replay failed");
         Line::Failed { error: error.to_string() }
     });
+    drop(turn);
     progress.end(line).await;
 }
 
