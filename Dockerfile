@@ -5,12 +5,15 @@
 ARG RUST_VERSION=1.94
 
 FROM rust:${RUST_VERSION}-bookworm AS build
+# Anything: Skald as `cargo xtask dist` makes it, which takes three times as long and spares a ninth of its CPU time.
+ARG GUIDED=
 WORKDIR /src
 COPY . .
 # The caches outlive the build, so what is built must leave them within it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --locked --profile dist --package skald --package skald-participants --bins \
+    && if [ -n "$GUIDED" ]; then cargo xtask dist; fi \
     && mkdir -p /out/data \
     && cp target/dist/skald target/dist/skald-participant /out/
 

@@ -1,16 +1,18 @@
 //! `cargo xtask bench`: what is measured is built as it is deployed.
 
-use std::{env, ffi::OsString};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    postgres,
+    dist, postgres,
     run::{cargo, check, command},
 };
-
-/// The profile that the images are built with.
-const DEPLOYED: &str = "dist";
 
 /// Builds Skald as it is deployed and the bench optimised, and runs the bench with these arguments.
 ///
@@ -18,18 +20,25 @@ const DEPLOYED: &str = "dist";
 ///
 /// Something is missing or does not build, or an answer is wrong.
 pub fn run(arguments: &[String]) -> Result<()> {
-    postgres::ensure_installed()?;
-    let build = |profile: &str, program: &str| {
-        check(cargo().args(["build", "--locked", "--profile", profile, "--package", program, "--bin", program]))
-    };
-    build("release", "skald-bench")?;
-    let mut bench = command(program("release", "skald-bench")?);
-    bench.args(arguments);
-    if !arguments.iter().any(|argument| argument.starts_with("--skald")) {
-        build(DEPLOYED, "skald")?;
-        bench.arg("--skald").arg(program(DEPLOYED, "skald")?);
+    if arguments.iter().any(|argument| argument.starts_with("--skald")) {
+        postgres::ensure_installed()?;
+        return check(optimised()?.args(arguments));
     }
-    check(&mut bench)
+    load(&dist::build()?, arguments)
+}
+
+/// Runs the bench with this Skald.
+///
+/// # Errors
+///
+/// The bench does not build, or an answer is wrong.
+pub fn load(skald: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
+    check(optimised()?.args(arguments).arg("--skald").arg(skald))
+}
+
+fn optimised() -> Result<Command> {
+    check(cargo().args(["build", "--locked", "--release", "--package", "skald-bench"]))?;
+    Ok(command(program("release", "skald-bench")?))
 }
 
 /// Whether the bench works, of the build that the tests have made: the figures say nothing.

@@ -8,6 +8,7 @@ mod coverage;
 mod deny;
 mod deployment;
 mod dev_server;
+mod dist;
 mod monitoring;
 mod postgres;
 #[path = "../../tests/harness/postgres_binaries.rs"]
@@ -53,6 +54,8 @@ enum Command {
     Ci,
     /// Requests made from the OpenAPI specification against a real server, every answer held against it
     Schemathesis(schemathesis::Options),
+    /// Build Skald to be deployed, optimised by what it does while it carries out checkouts: `target/dist/skald`
+    Dist,
     /// Measure checkouts made directly, through a front and through Skald, in turns; `--help` lists the rest
     #[command(disable_help_flag = true)]
     Bench {
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Schemathesis(options) => schemathesis::run(options),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Dist => dist::build().map(|built| println!("{}", built.display())),
         Command::Figures { release } => suite::figures(release),
         Command::Sdk(options) => sdk::run(options),
         Command::Monitoring => monitoring::run(),

@@ -36,10 +36,10 @@ pub struct Options {
     #[arg(long, default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
     /// For how long each is measured each time
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     /// Before each time, for how long it runs without being measured
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
     /// Only Skald, without direct and front, and so without ratios
     #[arg(long)]
@@ -142,7 +142,10 @@ pub async fn run(options: Options, ground: &Ground) -> Result<()> {
         let drawn = flame_graph(&mut world, database, load).await?;
         write(Some(file), || drawn)?;
     }
-    if smoke { scenarios::smoke(&mut world, &ground.databases).await } else { Ok(()) }
+    if smoke {
+        scenarios::smoke(&mut world, &ground.databases).await?;
+    }
+    world.stop().await
 }
 
 async fn flame_graph(world: &mut World, database: Database, load: Load) -> Result<String> {

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,6 +33,8 @@ pub const CHECKOUT: &str = "bench-checkout";
 pub const AWAITED: &str = "wait=60";
 /// Does not.
 pub const ASYNCHRONOUS: &str = "respond-async";
+/// How long it may take to end.
+const STOP_MAX: Duration = Duration::from_secs(30);
 /// At the address of a server: any port.
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -127,6 +130,13 @@ impl Skald {
     /// Without a chance to finish anything.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Ends it as who operates it would.
+    pub async fn stop(&mut self) -> Result<()> {
+        let status = self.process.terminate(STOP_MAX).await;
+        ensure!(status.success(), "Skald ended with {status}");
+        Ok(())
     }
 
     /// Starts it again on its database, at its address. Returns when it listens.

@@ -111,6 +111,14 @@ impl World {
         Ok(())
     }
 
+    /// Ends every Skald, which may write then what it was built to write.
+    pub async fn stop(mut self) -> Result<()> {
+        for (_, skald) in &mut self.skalds {
+            skald.stop().await?;
+        }
+        Ok(())
+    }
+
     /// What was taken so far; of several Skalds, by this one.
     pub async fn taken(&mut self, subject: Subject) -> Result<Taken> {
         let skald = match subject {
