@@ -2,10 +2,12 @@
 //! process.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -114,10 +116,13 @@ impl Drop for Cluster {
     }
 }
 
-/// A port that was free a moment ago, and that no outgoing connection is given while its server is down.
+/// A port that was free a moment ago, that no outgoing connection is given while its server is down, and that nobody
+/// else in this process gets.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("there were free ports so far");
     let ports = std::iter::repeat_with(|| rand::random_range(PORTS));
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok() && given.insert(*port);
     ports.take(PORT_TRIES).find(free).expect("there are free ports")
 }
 
