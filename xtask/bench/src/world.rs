@@ -40,6 +40,10 @@ pub struct World {
     pub participants: Participants,
     front: Process,
     front_url: String,
+    program: PathBuf,
+    config: String,
+    /// So many Skalds were started.
+    started: usize,
     skalds: Vec<(Database, Skald)>,
 }
 
@@ -70,15 +74,28 @@ impl World {
         let url = participants.url().await;
         let mut front = Process::start("front", Command::new(&own).args(["front", "--participants", &url]), folder);
         let front_url = front.url().await;
-        let mut skalds = Vec::new();
-        for database in &ground.databases {
-            let folder = folder.join(format!("{database:?}").to_lowercase());
-            let setup = Setup { program: &program, folder: &folder, participants: &url, config: &config };
-            skalds.push((*database, Skald::start(*database, setup).await?));
-        }
         let services = Services::at(&url)?;
         let participants = Participants { process: participants, url };
-        Ok(Self { services, participants, front, front_url, skalds })
+        let mut world =
+            Self { services, participants, front, front_url, program, config, started: 0, skalds: Vec::new() };
+        for &database in &ground.databases {
+            let skald = world.fresh(database).await?;
+            world.skalds.push((database, skald));
+        }
+        Ok(world)
+    }
+
+    /// A Skald on a database that was made for it.
+    pub async fn fresh(&mut self, database: Database) -> Result<Skald> {
+        self.started += 1;
+        let folder = guard::folder().join(format!("{database:?}-{}", self.started).to_lowercase());
+        let setup = Setup {
+            program: &self.program,
+            folder: &folder,
+            participants: &self.participants.url,
+            config: &self.config,
+        };
+        Skald::start(database, setup).await
     }
 
     pub fn asked(&mut self, subject: Subject) -> Result<Asked> {

@@ -95,7 +95,7 @@ pub struct Leg {
     subject: Subject,
     round: u32,
     load: Load,
-    seen: Seen,
+    pub seen: Seen,
     before: Taken,
     after: Taken,
 }
@@ -186,7 +186,11 @@ impl Row {
     }
 
     /// The row of this leg and those like it in the other rounds.
-    fn of(leg: &Leg, all: &[Leg]) -> Self {
+    ///
+    /// # Panics
+    ///
+    /// When the leg is not among all.
+    pub fn of(leg: &Leg, all: &[Leg]) -> Self {
         let like: Vec<&Leg> = all.iter().filter(|it| it.is_like(leg)).collect();
         let own: Vec<&Leg> = like.iter().copied().filter(|it| it.subject == leg.subject).collect();
         let direct = |round| like.iter().find(|it| it.subject == Subject::Direct && it.round == round);
@@ -216,7 +220,7 @@ impl Range {
     }
 
     /// None of nothing.
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);

@@ -11,6 +11,8 @@ mod recovery;
 mod stress;
 mod waiting;
 
+use std::mem;
+
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -21,10 +23,13 @@ use crate::{
     load::{self, Asked, Load},
     order::Ending,
     progress,
-    report::Row,
+    report::{Range, Row},
     skald::{ASYNCHRONOUS, Database},
     world::{Ground, World},
 };
+
+/// How often each of two that are compared is measured.
+const TURNS: u32 = 5;
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Scenario {
@@ -57,6 +62,32 @@ impl Scene<'_> {
     async fn measure(&mut self, load: Load) -> Result<Row> {
         let asked = self.world.skald(self.database).checkouts()?;
         self.measure_asked(&asked, load).await
+    }
+
+    /// Checkouts here and at a fresh server in turns, so that what happens to the machine meanwhile happens to both.
+    async fn measure_beside_fresh(&mut self, what: &str, load: Load, findings: &mut Findings) -> Result<()> {
+        let load = Load { warm_up: load.lasts / 3, ..load };
+        let mut other = self.world.fresh(self.database).await?;
+        let mut turns = [Vec::new(), Vec::new()];
+        for round in 1..=TURNS {
+            for legs in &mut turns {
+                // First the fresh one, then the own again.
+                mem::swap(self.world.skald(self.database), &mut other);
+                let asked = self.world.skald(self.database).checkouts()?;
+                let subject = Subject::Skald(self.database);
+                legs.push(checkouts::measure(self.world, subject, &asked, round, load).await?);
+            }
+        }
+        other.stop().await?;
+        let [fresh, own] = &turns;
+        findings.note_row("fresh", &Row::of(&fresh[0], fresh));
+        findings.note_row(what, &Row::of(&own[0], own));
+        let ratios = own.iter().zip(fresh).map(|(own, fresh)| own.seen.per_s() / fresh.seen.per_s());
+        let ratio = Range::of(ratios).context("there are turns")?;
+        findings.note("ratio_to_fresh", ratio.median);
+        findings.note("ratio_to_fresh_min", ratio.min);
+        findings.note("ratio_to_fresh_max", ratio.max);
+        Ok(())
     }
 
     async fn measure_asked(&mut self, asked: &Asked, load: Load) -> Result<Row> {
